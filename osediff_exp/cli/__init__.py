@@ -1,0 +1,1 @@
+"""The command line: help, checks before anything starts, and the job around a task. Nothing here imports torch."""

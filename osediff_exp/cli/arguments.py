@@ -1,0 +1,80 @@
+"""The arguments as typed: a few flags, and overrides (``key=value``) in any order."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from osediff_exp.cli.schema import EXPERIMENT_GROUP
+from osediff_exp.errors import UserError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The command line, normalised: ``overrides`` in Hydra's grammar, ``flags`` the ones Hydra itself answers."""
+
+    help: bool
+    version: bool
+    multirun: bool
+    config_path: str | None
+    extra_dirs: tuple[Path, ...]
+    overrides: list[str]
+    flags: list[str]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see python -m osediff_exp --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(add_help=False, allow_abbrev=False, prog="python -m osediff_exp")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-cp", "--config-path")
+    parser.add_argument("-cd", "--config-dir")
+    parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
+    parser.add_argument("-p", "--package")
+    parser.add_argument("--resolve", action="store_true")
+    return parser
+
+
+def parse_arguments(argv: list[str]) -> Arguments:
+    """Read the command line; raise UserError for an unknown flag."""
+    parsed, unknown = _parser().parse_known_intermixed_args(argv)
+    known = ["--help", "--version", "--multirun", "--config-path", "--config-dir", "--cfg", "--package", "--resolve"]
+    if unknown:
+        raise UserError(f"unknown flag '{unknown[0]}'.{nearest(unknown[0], known)} Flags: {', '.join(known)}; settings are key=value")
+    if (parsed.package or parsed.resolve) and not parsed.cfg:
+        raise UserError("--package and --resolve go with --cfg job (print the configuration): add it")
+    extra = _extra_dir(parsed.config_dir)
+    return Arguments(
+        help=parsed.help,
+        version=parsed.version,
+        multirun=parsed.multirun,
+        config_path=parsed.config_path,
+        extra_dirs=extra,
+        overrides=[_with_plus(text) for text in parsed.overrides] + [f"hydra.searchpath={[str(path) for path in extra]}"] * bool(extra),
+        flags=_hydra_flags(parsed),
+    )
+
+
+def _extra_dir(text: str | None) -> tuple[Path, ...]:
+    if text is not None and not Path(text).is_dir():
+        raise UserError(f"--config-dir {text}: there is no such folder")
+    return (Path(text).resolve(),) if text is not None else ()
+
+
+def _with_plus(override: str) -> str:
+    """Accept ``experiment=x`` for Hydra's ``+experiment=x``: the group has no default to override, so nothing else can be meant."""
+    return f"+{override}" if override.startswith(f"{EXPERIMENT_GROUP}=") else override
+
+
+def _hydra_flags(parsed: argparse.Namespace) -> list[str]:
+    flags = ["--cfg", parsed.cfg] if parsed.cfg else []
+    flags += ["--package", parsed.package] if parsed.package else []
+    return flags + ["--resolve"] * parsed.resolve

@@ -1,0 +1,156 @@
+"""The checks of one composed configuration: unknown keys, wrong types, wrong targets, missing values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from osediff_exp.cli.keys import all_keys, did_you_mean, dotted, exists
+from osediff_exp.cli.messages import no_such_option
+from osediff_exp.cli.schema import EXPERIMENT_GROUP, is_open
+from osediff_exp.cli.targets import target_paths, target_problem
+from osediff_exp.cli.types import MISSING, type_problem
+from osediff_exp.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hydra.core.override_parser.types import Override
+
+    from osediff_exp.cli.compose import Composer
+
+
+def check_keys(composer: Composer, overrides: list[str]) -> DictConfig:
+    """Raise UserError for an override whose key or option does not exist; return the reference composition."""
+    parsed = composer.parse(overrides)
+    for override in parsed:
+        _check_option(composer, override)
+    reference = composer.reference(overrides)
+    for override in parsed:
+        if not composer.is_group(override.key_or_group):
+            _check_key(override, _plain(reference), composer.groups())
+    return reference
+
+
+def check(composer: Composer, overrides: list[str]) -> DictConfig:
+    """Compose ``overrides`` (no sweeps among them), raise UserError for the first mistake, and return the whole configuration."""
+    reference = check_keys(composer, overrides)
+    config = composer.whole(overrides)
+    _check_tree(config, reference, composer.groups(), _Origin(composer.parse(overrides)))
+    _check_targets(config)
+    _check_missing(config)
+    return config
+
+
+class _Origin:
+    """Says that a mistake stands in an experiment's file: nothing typed touches the key."""
+
+    def __init__(self, typed: list[Override]) -> None:
+        named = [override.value() for override in typed if override.key_or_group == EXPERIMENT_GROUP]
+        self._files = [f"{EXPERIMENT_GROUP}/{name}.yaml" for value in named for name in (value if isinstance(value, list) else [value])]
+        self._keys = [dotted(override.key_or_group) for override in typed]
+
+    def __call__(self, key: str) -> str:
+        typed = any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in self._keys)
+        return f" (in {' or '.join(self._files)})" if self._files and not typed else ""
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
+
+
+def _own(config: DictConfig) -> dict[str, Any]:
+    return {name: node for name, node in _plain(config).items() if name != "hydra"}
+
+
+def _check_option(composer: Composer, override: Override) -> None:
+    key, value = override.key_or_group, override.value()
+    if not key:
+        raise UserError(f"'{override.input_line}' has no key: write key=value")
+    if composer.is_group(key) and not override.is_delete() and not isinstance(value, str | list | dict):
+        raise UserError(no_such_option(key, str(value), composer.options(key)))
+
+
+def _check_key(override: Override, reference: dict[str, Any], groups: list[str]) -> None:
+    key = dotted(override.key_or_group)
+    known = exists(reference, key)
+    if not known and not is_open(key) and not _below_null(reference, key):
+        raise UserError(_unknown(key, reference, groups))
+    adds = not known or (is_open(key) and isinstance(override.value(), dict))
+    if adds and not override.is_add() and not override.is_force_add():
+        raise UserError(f"{override.input_line} adds an entry: write it with two plus signs, ++{override.input_line}")
+
+
+def _unknown(key: str, reference: dict[str, Any], groups: list[str], origin: str = "") -> str:
+    mine = {name: value for name, value in reference.items() if name != "hydra" or key.startswith("hydra")}
+    candidates = [name for name in [*all_keys(mine), *groups] if not key.startswith(f"{name}.")]
+    return f"unknown key '{key}'{origin}.{did_you_mean(key, candidates)} --cfg job prints all keys"
+
+
+def _check_tree(config: DictConfig, reference: DictConfig, groups: list[str], origin: _Origin) -> None:
+    defaults = _plain(reference)
+    for key, value in _leaves(_own(config)):
+        if not exists(defaults, key) and not _below_null(defaults, key):
+            raise UserError(_unknown(key, defaults, groups, origin(key)))
+        problem = type_problem(key, _resolved(config, key, value), _resolved(reference, key, None))
+        if problem:
+            raise UserError(f"{problem}{origin(key)}")
+
+
+def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (full key, value) of everything outside open dictionaries; a branch comes before what it holds."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if is_open(key):
+            continue
+        yield key, value
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{key}.")
+
+
+def _below_null(defaults: dict[str, Any], key: str) -> bool:
+    """Tell whether a default above ``key`` is null or mandatory: what is put there may have any shape."""
+    node: Any = defaults
+    for part in key.split("."):
+        if node is None or node == MISSING:
+            return True
+        node = node.get(part, "") if isinstance(node, dict) else ""
+    return False
+
+
+def _resolved(config: DictConfig, key: str, raw: Any) -> Any:
+    """Return the value with interpolations followed; one that only a running job can follow counts as missing (no type yet)."""
+    try:
+        value = OmegaConf.select(config, key)
+    except InterpolationKeyError as error:
+        raise UserError(f"{key}={raw}: {str(error).splitlines()[0]}.{_nearest_reference(config, str(raw))}") from None
+    except OmegaConfBaseException:
+        return MISSING
+    if value is None and raw == MISSING:
+        return MISSING
+    return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
+
+
+def _nearest_reference(config: DictConfig, raw: str) -> str:
+    return did_you_mean(raw.strip("${}"), all_keys(_own(config)))
+
+
+def _check_targets(config: DictConfig) -> None:
+    plain = _plain(config)
+    hydra = plain.pop("hydra", {})
+    found = [*target_paths(plain), *target_paths(hydra.get("callbacks") or {}, "hydra.callbacks.")]
+    for key, path in [("task.function", plain.get("task", {}).get("function", "")), *found]:
+        problem = target_problem(path) if "${" not in path else None
+        if problem:
+            raise UserError(f"{key} is {problem}")
+
+
+def _check_missing(config: DictConfig) -> None:
+    missing = sorted(key for key, value in _leaves(_own(config)) if value == MISSING)
+    if missing:
+        task = OmegaConf.select(config, "task.name")
+        raise UserError(f"task={task} needs {' and '.join(missing)}: add {' '.join(f'{key}=VALUE' for key in missing)}")

@@ -1,0 +1,90 @@
+"""The whole command: read, check, run through Hydra, say where the results are."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from osediff_exp import __version__
+from osediff_exp.cli.arguments import Arguments, parse_arguments
+from osediff_exp.cli.conf_tree import conf_dir
+from osediff_exp.cli.help import help_text
+from osediff_exp.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def run_command(argv: list[str]) -> int:
+    """Run the command line ``argv`` (without the program's name) and return the exit status."""
+    try:
+        return _run(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    arguments = parse_arguments(argv)
+    if arguments.version:
+        print(__version__)
+        return 0
+    conf = conf_dir(arguments.config_path)
+    if arguments.help:
+        print(help_text([conf, *arguments.extra_dirs]))
+        return 0
+    return _launch(conf, arguments)
+
+
+def _launch(conf: Path, arguments: Arguments) -> int:
+    # Hydra is imported here, not above: --help and --version need not wait for it.
+    from osediff_exp.cli.job import process_rank
+    from osediff_exp.cli.messages import one_line
+    from osediff_exp.cli.preflight import make_plan
+    from osediff_exp.cli.records import ERROR, ERROR_LOG, exit_status, failed_arms, write_error
+
+    plan = make_plan(conf, arguments)
+    if arguments.flags or process_rank() > 0:
+        _call_hydra(conf, [*arguments.flags, *plan.overrides])
+        return 0
+    status = 0
+    try:
+        _call_hydra(conf, ["-m"] * arguments.multirun + plan.overrides)
+    except Exception as error:  # a launcher failed: the runs themselves keep their failures in their folders
+        write_error(plan.folder, one_line("".join(traceback.format_exception_only(error))), traceback.format_exc())
+        print(f"error: {(plan.folder / ERROR).read_text().strip()} (traceback: {plan.folder / ERROR_LOG})", file=sys.stderr)
+        status = 1
+    if plan.multirun and (failed := failed_arms(plan.folder))[0]:
+        print(f"{failed[0]} of {failed[1]} runs failed: each says why in its error.txt", file=sys.stderr)
+    print(plan.folder, flush=True)
+    return status or exit_status(plan.folder, plan.multirun)
+
+
+def _call_hydra(conf: Path, argv: list[str]) -> None:
+    import hydra
+
+    from osediff_exp.cli.job import job
+
+    with _process(argv):
+        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
+
+
+@contextmanager
+def _process(argv: list[str]) -> Iterator[None]:
+    """Set what Hydra reads from the process: its arguments, and that exceptions come through instead of being printed."""
+    arguments, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [arguments[0], *argv], "1"
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full_error is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full_error

@@ -1,0 +1,86 @@
+"""Composing configurations without running anything: the whole one, and the reference it is compared with."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+
+from osediff_exp.cli.messages import as_user_errors
+from osediff_exp.cli.resolvers import register_resolvers
+from osediff_exp.cli.schema import EXPERIMENT_GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hydra.core.default_element import ResultDefault
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+CONFIG_NAME = "config"
+
+
+class Composer:
+    """Composes from one configuration tree; every mistake in the tree or in the overrides is a UserError."""
+
+    def __init__(self, *, search: list[str]) -> None:
+        """``search``: the overrides that say where else to look (``hydra.searchpath=...``)."""
+        self._loader: Any = GlobalHydra.instance().config_loader()
+        self._search = search
+        self._references: dict[tuple[str, ...], DictConfig] = {}
+
+    def options(self, group: str) -> list[str]:
+        """Return the valid names of a group, sorted; empty where there is no such group."""
+        found = self._loader.get_group_options(group, config_name=CONFIG_NAME, overrides=self._search)
+        return sorted(name for name in found if not name.startswith("_"))
+
+    def is_group(self, key: str) -> bool:
+        """Tell whether ``key`` names a configuration group."""
+        return bool(self._loader.get_group_options(key, None, config_name=CONFIG_NAME, overrides=self._search))
+
+    def groups(self, parent: str = "") -> list[str]:
+        """Return every group below ``parent``, with its full name; Hydra's own groups aside."""
+        found = [f"{parent}/{name}".lstrip("/") for name in self._loader.list_groups(parent) if not name.startswith("hydra")]
+        return found + [below for group in found for below in self.groups(group)]
+
+    def parse(self, overrides: list[str]) -> list[Override]:
+        """Read overrides in Hydra's grammar."""
+        with as_user_errors(self.options):
+            return OverridesParser.create(config_loader=self._loader).parse_overrides(overrides)
+
+    def whole(self, overrides: list[str]) -> DictConfig:
+        """Compose as a run would, Hydra's own node included."""
+        with as_user_errors(self.options):
+            return compose(CONFIG_NAME, overrides=overrides, return_hydra_config=True)
+
+    def reference(self, overrides: list[str]) -> DictConfig:
+        """Compose the same files without the experiments' contents and without any value override.
+
+        What it holds is what the option files declare: the keys that exist, and the types of their defaults. The choices that an
+        experiment makes (its defaults list) stay in force. Hydra has no public call that composes a given list of files.
+        """
+        with as_user_errors(self.options):
+            found = self._loader.compute_defaults_list(CONFIG_NAME, overrides, RunMode.RUN).defaults
+            files = [default for default in found if not str(default.config_path).startswith(f"{EXPERIMENT_GROUP}/")]
+            key = tuple(f"{default.config_path}@{default.package}" for default in files)
+            if key not in self._references:
+                self._references[key] = self._merge(files)
+            return self._references[key]
+
+    def _merge(self, files: list[ResultDefault]) -> DictConfig:
+        _, repository = self._loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, self._search)
+        merged: DictConfig = self._loader._compose_config_from_defaults_list(defaults=files, repo=repository)
+        return merged
+
+
+@contextmanager
+def open_composer(conf: Path, overrides: list[str]) -> Iterator[Composer]:
+    """Yield a Composer over ``conf``; ``overrides`` may hold a ``hydra.searchpath``."""
+    register_resolvers()
+    with initialize_config_dir(str(conf), job_name="osediff_exp", version_base="1.3"):
+        yield Composer(search=[text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")])

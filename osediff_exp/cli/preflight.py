@@ -1,0 +1,111 @@
+"""Everything that is decided before the first arm starts: the checks, the arms of a sweep, and the folder."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from osediff_exp.cli.check import check, check_keys
+from osediff_exp.cli.compose import Composer, open_composer
+from osediff_exp.cli.messages import as_user_errors
+from osediff_exp.errors import UserError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+    from osediff_exp.cli.arguments import Arguments
+
+_MOST_ARMS = 32
+"""Above this many arms each swept value is checked once, not in every combination: a check takes about a tenth of a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to run: Hydra's arguments, and the folder of the run or sweep."""
+
+    overrides: list[str]
+    folder: Path
+    multirun: bool
+
+
+def make_plan(conf: Path, arguments: Arguments) -> Plan:
+    """Check every arm and settle the folder; raise UserError for the first mistake. Creates nothing."""
+    with open_composer(conf, arguments.overrides) as composer:
+        parsed = composer.parse(arguments.overrides)
+        fixed = [text for text, override in zip(arguments.overrides, parsed, strict=True) if not override.is_sweep_override()]
+        check_keys(composer, fixed)
+        config = composer.whole(fixed)
+        multirun = arguments.multirun or config.hydra.mode == RunMode.MULTIRUN
+        swept = _swept(composer, config, parsed) if multirun else []
+        if not multirun:
+            _refuse_sweeps(parsed)
+        for arm in _arms(swept):
+            config = check(composer, [*fixed, *arm])
+        folder = _folder(composer, config, arguments.overrides, multirun)
+        overrides = [*_naming(swept, parsed), *arguments.overrides, *_placing(folder, multirun)]
+        return Plan(overrides=overrides, folder=folder, multirun=multirun)
+
+
+def _refuse_sweeps(parsed: list[Override]) -> None:
+    sweep = next((override.input_line for override in parsed if override.is_sweep_override()), None)
+    if sweep is not None:
+        key, _, value = sweep.partition("=")
+        raise UserError(f"{sweep} names several values: add -m to run each of them, or write a list as {key}=[{value}]")
+
+
+def _swept(composer: Composer, config: DictConfig, typed: list[Override]) -> list[list[str]]:
+    """Return, per swept key, its values as overrides. What is typed replaces the experiment's sweep over the same key."""
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    brought = composer.parse([f"{key}={value}" for key, value in params.items()])
+    by_key = {override.get_key_element(): override for override in [*brought, *typed]}
+    own = next((key for key, override in by_key.items() if override.is_hydra_override() and override.is_sweep_override()), None)
+    if own is not None:
+        raise UserError(f"{own} cannot be swept: Hydra's own settings are the same for all runs of a sweep")
+    with as_user_errors(composer.options):
+        values = [_values(override) for override in by_key.values() if override.is_sweep_override() or override in brought]
+    return [found for found in values if found]
+
+
+def _values(override: Override) -> list[str]:
+    key = override.get_key_element()
+    if override.is_discrete_sweep():
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if override.is_interval_sweep():
+        return [f"{key}={getattr(override.value(), 'start', '')}"]
+    return [f"{key}={override.get_value_element_as_str()}"]
+
+
+def _arms(swept: list[list[str]]) -> list[list[str]]:
+    if math.prod(len(values) for values in swept) <= _MOST_ARMS:
+        return [list(arm) for arm in itertools.product(*swept)]
+    first = [values[0] for values in swept]
+    return [[*first[:i], value, *first[i + 1 :]] for i, values in enumerate(swept) for value in values]
+
+
+def _naming(swept: list[list[str]], parsed: list[Override]) -> list[str]:
+    """Keep what all arms share out of the arms' folder names."""
+    names = {values[0].partition("=")[0].lstrip("+") for values in swept if len(values) > 1}
+    shared = sorted({override.key_or_group for override in parsed} - names)
+    return [f"hydra.job.config.override_dirname.exclude_keys={[*shared]}"] if swept and shared else []
+
+
+def _folder(composer: Composer, config: DictConfig, typed: list[str], multirun: bool) -> Path:
+    """Return the folder as an absolute path; a default name already taken (a run of the same second) gets a number."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    with as_user_errors(composer.options):
+        folder = Path(str(OmegaConf.select(config, key))).absolute()
+    if any(text.lstrip("+").startswith(f"{key}=") for text in typed) or not folder.exists():
+        return folder
+    return next(path for n in itertools.count(2) if not (path := folder.with_name(f"{folder.name}_{n}")).exists())
+
+
+def _placing(folder: Path, multirun: bool) -> list[str]:
+    """Tell Hydra the settled folder: its own clock would name another second."""
+    escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.{'sweep' if multirun else 'run'}.dir='{escaped}'"]

@@ -1,0 +1,98 @@
+"""What a run leaves in its folder: config.yaml, then result.json or error.txt (with error.log for a bug)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from osediff_exp import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Figure = float | int | str | None
+RESULT, ERROR, ERROR_LOG, CONFIG = "result.json", "error.txt", "error.log", "config.yaml"
+
+
+def start_records(run_dir: Path, config: DictConfig) -> None:
+    """Remove what an earlier run left in a reused folder and write the resolved configuration."""
+    for name in (RESULT, ERROR, ERROR_LOG):
+        (run_dir / name).unlink(missing_ok=True)
+    write_text(run_dir / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+
+
+def write_result(run_dir: Path, *, task: str, seconds: float, figures: Mapping[str, Figure]) -> None:
+    """Write result.json: one flat object; numbers that are not finite become null (JSON has no NaN)."""
+    result = {**figures, "task": task, "seconds": round(seconds, 3), "version": __version__, "commit": source_commit()}
+    write_text(run_dir / RESULT, json.dumps({key: _plain(value) for key, value in result.items()}, indent=2) + "\n")
+
+
+def write_error(run_dir: Path, line: str, log: str | None = None) -> None:
+    """Write error.txt (one line) and, for a bug, error.log (the traceback)."""
+    if log is not None:
+        write_text(run_dir / ERROR_LOG, log)
+    write_text(run_dir / ERROR, line + "\n")
+
+
+def exit_status(folder: Path, multirun: bool) -> int:
+    """Return 0 where every run left its result; for a single run 2 for the user's mistake; else 1."""
+    if not multirun:
+        mistake = (folder / ERROR).is_file() and not (folder / ERROR_LOG).is_file()
+        return 0 if (folder / RESULT).is_file() else 2 if mistake else 1
+    arms = _arms(folder)
+    return 0 if arms and all((arm / RESULT).is_file() for arm in arms) else 1
+
+
+def failed_arms(folder: Path) -> tuple[int, int]:
+    """Return (arms without a result, arms) of the sweep just run in ``folder``."""
+    arms = _arms(folder)
+    return sum(not (arm / RESULT).is_file() for arm in arms), len(arms)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is either whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@cache
+def source_commit() -> str | None:
+    """Return the commit of the checkout the package runs from, with ``-dirty`` where package or configuration differ, else None."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", "osediff_exp", "conf")
+    return f"{commit}-dirty" if commit and changed else commit or None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _arms(folder: Path) -> list[Path]:
+    """Return the arms of the last sweep: a reused folder may hold older ones, whose config.yaml is older than multirun.yaml."""
+    sweep = folder / "multirun.yaml"
+    since = sweep.stat().st_mtime_ns if sweep.is_file() else 0
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG}") if path.stat().st_mtime_ns >= since)
+
+
+def _plain(value: object) -> Figure:
+    scalar = value.item() if hasattr(value, "item") else value
+    if isinstance(scalar, float) and not math.isfinite(scalar):
+        return None
+    assert scalar is None or isinstance(scalar, str | int | float), f"a task's figures are numbers, texts or None, not {scalar!r}"
+    return scalar

@@ -1,0 +1,27 @@
+"""Resolvers that the configuration's folder names use."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from omegaconf import OmegaConf
+
+_LONGEST = 100
+
+
+def slug(text: str) -> str:
+    """Return ``text`` as one safe file name of at most 100 characters; a shortened name ends in a hash of the whole.
+
+    ``slug("+loss/terms=[mse, vsd]")`` is ``loss-terms=mse,vsd``.
+    """
+    bare = re.sub(r"[\[\]{}()'\"\s+~]", "", str(text))
+    safe = re.sub(r"[^A-Za-z0-9=.,_-]+", "-", bare).strip(".-")
+    if len(safe) <= _LONGEST:
+        return safe
+    return f"{safe[: _LONGEST - 9]}~{hashlib.sha1(safe.encode()).hexdigest()[:8]}"
+
+
+def register_resolvers() -> None:
+    """Make ``${slug:...}`` known to OmegaConf in this process (launchers start others: they import the job's module)."""
+    OmegaConf.register_new_resolver("slug", slug, replace=True)

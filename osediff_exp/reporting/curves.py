@@ -1,0 +1,148 @@
+"""Curves over steps as small inline SVG plots; colours come from the page's style (classes s0, s1, ...)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from osediff_exp.reporting.runs import Curve
+
+NUM_COLOURS = 8
+_WIDTH, _HEIGHT = 420, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
+_MAX_POINTS = 120
+
+
+@dataclass(frozen=True)
+class Series:
+    """One arm's curve: its name, its place among the arms (chooses the colour), and its points."""
+
+    label: str
+    place: int
+    points: Curve
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Neighbouring points summed up: mean step, mean value, lowest and highest value."""
+
+    step: float
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Maps values to pixels; ``log`` means decades instead of differences."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Return the pixel of ``value``."""
+        low, high, value = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        return self.start + (self.end - self.start) * (value - low) / (high - low)
+
+
+def buckets(points: Curve, max_points: int = _MAX_POINTS) -> list[Bucket]:
+    """Sum ``points`` up into at most ``max_points`` buckets of equal count; points that are not finite are left out."""
+    finite = [(step, value) for step, value in points if math.isfinite(value)]
+    size = max(1, math.ceil(len(finite) / max_points))
+    groups = [finite[start : start + size] for start in range(0, len(finite), size)]
+    return [
+        Bucket(
+            sum(s for s, _ in group) / len(group), sum(v for _, v in group) / len(group), min(v for _, v in group), max(v for _, v in group)
+        )
+        for group in groups
+    ]
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return about ``count`` round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def plot(title: str, series: Sequence[Series]) -> str:
+    """Return one SVG with all arms' curves of one figure, or "" where no arm has a finite point.
+
+    Long curves are shown as bucket means inside the band of their lowest and highest values. Positive figures that span more than two
+    decades get a logarithmic axis.
+    """
+    drawn = [(one, buckets(one.points)) for one in series]
+    drawn = [(one, points) for one, points in drawn if points]
+    if not drawn:
+        return ""
+    x = _axis([step for one, _ in drawn for step, value in one.points if math.isfinite(value)], _LEFT, _WIDTH - _RIGHT)
+    values = [value for _, points in drawn for bucket in points for value in (bucket.low, bucket.high)]
+    y = _axis(values, _HEIGHT - _BOTTOM, _TOP, margin=0.06, log=min(values) > 0 and max(values) / min(values) > 100)
+    body = _frame(x, y) + "".join(_curve(one, points, x, y) for one, points in drawn)
+    name = escape(f"{title} over training steps" + (", logarithmic axis" if y.log else ""))
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">{body}</svg>'
+
+
+def _axis(values: Sequence[float], start: float, end: float, margin: float = 0.0, log: bool = False) -> Axis:
+    low, high = min(values), max(values)
+    if log:
+        return Axis(low / 1.2, high * 1.2, start, end, log=True)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        pad = abs(high) * 0.1 or 1.0
+        return Axis(low - pad, high + pad, start, end)
+    return Axis(low - margin * (high - low), high + margin * (high - low), start, end)
+
+
+def _y_ticks(y: Axis) -> list[float]:
+    if not y.log:
+        return ticks(y.low, y.high)
+    decades = range(math.ceil(math.log10(y.low)), math.floor(math.log10(y.high)) + 1)
+    every = max(1, math.ceil(len(decades) / 6))
+    return [10.0**decade for decade in decades if decade % every == 0]
+
+
+def _frame(x: Axis, y: Axis) -> str:
+    parts = []
+    for value in _y_ticks(y):
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 3.5:.1f}" text-anchor="end">{_short(value)}</text>')
+    for value in (tick for tick in ticks(x.low, x.high, 4) if tick == int(tick)):
+        parts.append(f'<text x="{x(value):.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{_short(value)}</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 2}" text-anchor="end">step</text>')
+    return "".join(parts)
+
+
+def _curve(series: Series, points: list[Bucket], x: Axis, y: Axis) -> str:
+    line = " ".join(f"{x(b.step):.1f},{y(b.mean):.1f}" for b in points)
+    shapes = [f"<title>{escape(series.label)}: last {points[-1].mean:.4g}</title>"]
+    if any(bucket.high > bucket.low for bucket in points):
+        upper = [f"{x(b.step):.1f},{y(b.high):.1f}" for b in points]
+        lower = [f"{x(b.step):.1f},{y(b.low):.1f}" for b in reversed(points)]
+        shapes.append(f'<polygon points="{" ".join(upper + lower)}"/>')
+    shapes.append(f'<polyline points="{line}"/>')
+    if len(points) <= 20:
+        shapes += [f'<circle cx="{x(b.step):.1f}" cy="{y(b.mean):.1f}" r="3"><title>{_tip(series, b)}</title></circle>' for b in points]
+    dashed = " dashed" if series.place // NUM_COLOURS % 2 else ""
+    return f'<g class="s{series.place % NUM_COLOURS}{dashed}" data-arm="{series.place}">{"".join(shapes)}</g>'
+
+
+def _tip(series: Series, bucket: Bucket) -> str:
+    return f"{escape(series.label)}, step {_short(bucket.step)}: {bucket.mean:.4g}"
+
+
+def _short(value: float) -> str:
+    """Write a tick in at most three digits: 250, 12k, 4.6e-5."""
+    if value and (abs(value) >= 1e6 or abs(value) < 1e-3):
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:g}"

@@ -1,0 +1,92 @@
+"""What the figures of a result mean, which way is better, and how they are written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Better = Literal["higher", "lower", "unknown"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quality figure: its heading, which way is better, decimals shown, and a sentence for newcomers."""
+
+    key: str
+    title: str
+    better: Better
+    digits: int
+    meaning: str
+
+    @property
+    def arrow(self) -> str:
+        """An arrow that points where better results lie (empty where that is not known)."""
+        return {"higher": "\u2191", "lower": "\u2193", "unknown": ""}[self.better]
+
+    def show(self, value: Any) -> str:
+        """Write ``value`` with the metric's decimals; "-" where there is none."""
+        number = as_number(value)
+        return "-" if number is None else f"{number:.{self.digits}f}"
+
+
+_KNOWN = (
+    Metric("psnr_y", "PSNR-Y", "higher", 2, "how close the brightness of every pixel is to the original, in decibels"),
+    Metric("ssim_y", "SSIM-Y", "higher", 4, "how well local structure in the brightness matches the original; 1 is identical"),
+    Metric(
+        "st_lpips", "ST-LPIPS", "lower", 4, "distance to the original as a neural network sees it, tolerant of small shifts; 0 is identical"
+    ),
+    Metric("lpips", "LPIPS", "lower", 4, "distance to the original as a neural network sees it; 0 is identical"),
+    Metric("dists", "DISTS", "lower", 4, "distance to the original in structure and texture; 0 is identical"),
+    Metric("niqe", "NIQE", "lower", 3, "how unnatural the picture looks by itself, without the original"),
+    Metric("fid", "FID", "lower", 2, "how far the set of outputs lies from the set of originals"),
+    Metric("musiq", "MUSIQ", "higher", 2, "quality as a network trained on people's ratings sees it, without the original"),
+    Metric("maniqa", "MANIQA", "higher", 4, "quality as a network trained on people's ratings sees it, without the original"),
+    Metric("clipiqa", "CLIPIQA", "higher", 4, "quality as a language-image network sees it, without the original"),
+)
+
+
+def metrics_of(results: Iterable[dict[str, Any]]) -> list[Metric]:
+    """Return the metrics in ``results``: the known ones first, then any figure that has a ``bicubic_`` twin."""
+    keys = dict.fromkeys(key for result in results for key, value in result.items() if as_number(value) is not None)
+    known = {metric.key: metric for metric in _KNOWN}
+    others = [key for key in keys if key not in known and f"bicubic_{key}" in keys]
+    return [metric for metric in _KNOWN if metric.key in keys] + [Metric(key, key, "unknown", 4, "") for key in others]
+
+
+def best(metric: Metric, values: Sequence[Any]) -> set[int]:
+    """Return the places of the best values. Values that look the same as shown share the mark; nan and absent ones have no part."""
+    shown = {place: float(metric.show(value)) for place, value in enumerate(values) if as_number(value) is not None}
+    if metric.better == "unknown" or not shown:
+        return set()
+    target = (max if metric.better == "higher" else min)(shown.values())
+    return {place for place, value in shown.items() if value == target}
+
+
+def as_number(value: Any) -> float | None:
+    """Return a finite number as float, anything else (text, flags, nan, infinities) as None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def show_figure(key: str, value: Any) -> str:
+    """Write a figure that is no metric: thousands apart, durations readable, four significant digits."""
+    number = as_number(value)
+    if number is None:
+        return "-" if value is None else str(value)
+    if key == "seconds" or key.endswith("_seconds"):
+        return _duration(number)
+    if number == int(number) and abs(number) < 1e15:
+        return f"{int(number):,}"
+    return f"{number:.4g}" if abs(number) < 1e4 else f"{number:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,79 @@
+"""What the arms of a sweep are called, and in what their configs differ."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from osediff_exp.errors import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from osediff_exp.reporting.runs import Run
+
+_MISSING = object()
+
+
+def differing_overrides(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Return, run by run, the overrides that not all runs share, without Hydra's leading plus signs."""
+    shared = set.intersection(*(set(run.overrides) for run in runs)) if len(runs) > 1 else set()
+    return [tuple(text.lstrip("+") for text in run.overrides if text not in shared) for run in runs]
+
+
+def arm_labels(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
+    """Return one distinct label per run: its differing overrides, or the human names given for them.
+
+    ``names`` maps an override ("lambda2=0"), or all differing ones of an arm joined by ", ", to what people call it. An arm that
+    differs in nothing is called "default", a single arm by its overrides or, without any, by its folder.
+    """
+    known = {key.lstrip("+"): str(value) for key, value in names.items()}
+    labels = []
+    for run, overrides in zip(runs, differing_overrides(runs), strict=True):
+        joined = ", ".join(overrides)
+        fallback = "default" if len(runs) > 1 and run.overrides else run.name
+        labels.append(known.get(joined) or ", ".join(known.get(text, text) for text in overrides) or fallback)
+    count = Counter(labels)
+    return [label if count[label] == 1 else f"{label} ({run.name})" for run, label in zip(runs, labels, strict=True)]
+
+
+def unused_names(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
+    """Return one line per entry of ``names`` that matches no arm, with the nearest override that does exist."""
+    arms = differing_overrides(runs)
+    valid = {text for arm in arms for text in arm} | {", ".join(arm) for arm in arms}
+    unknown = [key for key in names if key.lstrip("+") not in valid]
+    return [f"report.labels: '{key}' is the override of no arm.{nearest(key, sorted(valid - {''}))}" for key in unknown]
+
+
+def differing_config(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return config key ("loss.weight") -> its value in every run, for the keys in which the runs differ ("-": absent).
+
+    Left out: ``report`` (it describes the page) and keys whose value names the run's own folder, which differ in every sweep.
+    """
+    flat = [_flatten(run.config) for run in runs]
+    keys = dict.fromkeys(key for config in flat for key in config if not key.startswith("report."))
+    table = {}
+    for key in keys:
+        values = [config.get(key, _MISSING) if run.config else None for run, config in zip(runs, flat, strict=True)]
+        texts = ["" if value is None and not run.config else _text(value) for run, value in zip(runs, values, strict=True)]
+        present = {text for run, text in zip(runs, texts, strict=True) if run.config}
+        own_folder = all(run.folder.name in text for run, text in zip(runs, texts, strict=True) if run.config)
+        if len(present) > 1 and not own_folder:
+            table[key] = texts
+    return table
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, dict) or not config:
+        return {prefix: config} if prefix else {}
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _text(value: Any) -> str:
+    if value is _MISSING:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,36 @@
+"""Tasks and components that the tests' configuration tree names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+
+from osediff_exp.errors import UserError
+
+
+class Term:
+    """A component to point at."""
+
+
+class WriteComparison(Callback):
+    """Leaves a file in the sweep folder that lists the runs with a result."""
+
+    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
+        sweep = Path(config.hydra.sweep.dir)
+        done = sorted(path.parent.name for path in sweep.glob("*/result.json"))
+        (sweep / "comparison.txt").write_text("\n".join(done))
+
+
+def work(config: Any, run_dir: Path) -> dict[str, Any]:
+    """Return figures; seed 13 is a user's mistake, 14 a bug, 15 an interruption."""
+    if config.seed == 13:
+        raise UserError("seed=13 brings bad luck: choose another")
+    if config.seed == 14:
+        raise RuntimeError("first line\nsecond line")
+    if config.seed == 15:
+        raise KeyboardInterrupt
+    terms = ",".join(config.loss.terms)
+    return {"lambda2": config.lambda2, "seed": config.seed, "terms": terms, "nothing": float("nan"), "pid": os.getpid()}

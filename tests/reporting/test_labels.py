@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
+from osediff_exp.reporting.runs import Run
+
+
+def runs(*overrides: list[str], configs: list[dict[str, Any]] | None = None) -> list[Run]:
+    return [
+        Run(Path(f"{i}_arm"), f"{i}_arm", "done", tuple(texts), config=configs[i] if configs else {}) for i, texts in enumerate(overrides)
+    ]
+
+
+def test_shared_overrides_and_plus_signs_do_not_name_an_arm() -> None:
+    arms = runs(["+experiment=x", "+lambda2=0", "rank=4"], ["+experiment=x", "+lambda2=1", "rank=4"])
+    assert differing_overrides(arms) == [("lambda2=0",), ("lambda2=1",)]
+    assert arm_labels(arms, {}) == ["lambda2=0", "lambda2=1"]
+
+
+def test_human_names_replace_single_overrides_or_the_whole_arm() -> None:
+    arms = runs(["l1=0", "l2=0"], ["l1=0", "l2=1"], ["l1=2", "l2=0"], ["l1=2", "l2=1"])
+    names = {"l1=0, l2=0": "MSE only", "+l2=1": "VSD", "l1=0": "no LPIPS"}
+    assert arm_labels(arms, names) == ["MSE only", "no LPIPS, VSD", "l1=2, l2=0", "l1=2, VSD"]
+
+
+def test_an_arm_without_a_difference_is_the_default() -> None:
+    assert arm_labels(runs(["a=1"], ["a=1", "b=2"]), {}) == ["default", "b=2"]
+
+
+def test_equal_labels_are_told_apart_by_their_folders() -> None:
+    assert arm_labels(runs(["a=1"], ["a=2"]), {"a=1": "same", "a=2": "same"}) == ["same (0_arm)", "same (1_arm)"]
+
+
+def test_a_single_arm_is_named_by_its_overrides_or_its_folder() -> None:
+    assert arm_labels(runs(["a=1", "b=2"]), {}) == ["a=1, b=2"]
+    assert arm_labels(runs([]), {}) == ["0_arm"]
+
+
+def test_a_name_for_no_arm_is_reported_with_the_nearest_override() -> None:
+    arms = runs(["lambda2=0"], ["lambda2=1"])
+    assert unused_names(arms, {"lambda2=0": "without", "lamda2=1": "with"}) == [
+        "report.labels: 'lamda2=1' is the override of no arm. Did you mean 'lambda2=1'?"
+    ]
+
+
+def test_config_differences_are_flat_and_leave_out_report_and_own_folders() -> None:
+    configs: list[dict[str, Any]] = [
+        {"loss": {"terms": ["mse"], "weight": 1}, "seed": 1, "out": "x/0_arm", "report": {"title": "a"}},
+        {"loss": {"terms": ["mse", "vsd"], "weight": 1}, "seed": 1, "out": "x/1_arm", "report": {"title": "b"}, "extra": None},
+        {},
+    ]
+    assert differing_config(runs([], [], [], configs=configs)) == {
+        "loss.terms": ['["mse"]', '["mse", "vsd"]', ""],
+        "extra": ["-", "null", ""],
+    }

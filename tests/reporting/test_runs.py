@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+from sweep_folders import config, crops, make_run, make_sweep, result
+
+from osediff_exp.errors import UserError
+from osediff_exp.reporting.runs import read_run, read_sweep
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_status_follows_the_files_of_the_run_folder(tmp_path: Path) -> None:
+    runs = read_sweep(make_sweep(tmp_path))
+    assert [run.status for run in runs] == ["done", "done", "failed", "unfinished"]
+    assert runs[2].error == "lambda2=8 diverged: the loss is not finite at step 40; lower lambda2"
+    assert [run.last_step for run in runs] == [60, 60, 30, 20]
+
+
+def test_runs_come_in_the_order_of_launch_not_of_text(tmp_path: Path) -> None:
+    for number in (10, 2, 0, 1):
+        make_run(tmp_path, number, [f"rank={number}"], result=result(25, 0.7, 5, 0.3))
+    assert [run.overrides for run in read_sweep(tmp_path)] == [("rank=0",), ("rank=1",), ("rank=2",), ("rank=10",)]
+
+
+def test_a_slash_in_an_override_makes_nested_folders_which_are_found(tmp_path: Path) -> None:
+    make_run(tmp_path, 0, ["loss/terms=[mse]"], result=result(25, 0.7, 5, 0.3))
+    make_run(tmp_path, 1, ["loss/terms=[mse,vsd]"], result=result(25, 0.7, 5, 0.3))
+    assert [run.name for run in read_sweep(tmp_path)] == ["0_loss/terms=[mse]", "1_loss/terms=[mse,vsd]"]
+
+
+def test_empty_and_damaged_cells_of_metrics_are_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 0, ["a=1"])
+    (run / "metrics.csv").write_text("step,epoch,train/loss,val/psnr_y\n2,0,nan,\n1,0,0.5,\n,0,9,9\n3,0,oops,25.5\n")
+    curves = read_run(run).curves
+    assert set(curves) == {"train/loss", "val/psnr_y"}
+    assert curves["val/psnr_y"] == [(3, 25.5)]
+    assert curves["train/loss"][0] == (1, 0.5)
+    assert math.isnan(curves["train/loss"][1][1])
+
+
+def test_a_damaged_result_is_a_failure_that_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 0, ["a=1"])
+    (run / "result.json").write_text('{"psnr_y": 2')
+    read = read_run(run)
+    assert (read.status, read.result) == ("failed", {})
+    assert read.error.startswith("result.json cannot be read")
+
+
+def test_an_unfinished_run_shows_its_latest_pictures(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 0, ["a=1"], config=config(), pictures=crops(1))
+    later = run / "images" / "steps" / "001000"
+    later.mkdir()
+    (run / "images" / "steps" / "000100" / "astronaut_00.png").rename(later / "x.png")
+    read = read_run(run)
+    assert read.output_step == 1000
+    assert read.pictures["output"] == {"x": later / "x.png"}
+
+
+def test_wrong_folders_are_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folders"):
+        read_sweep(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        read_sweep(tmp_path / "nowhere")
+    run = make_run(tmp_path, 0, ["a=1"])
+    with pytest.raises(UserError, match="single run"):
+        read_sweep(run)
