@@ -28,9 +28,10 @@ def check_keys(composer: Composer, overrides: list[str]) -> DictConfig:
     for override in parsed:
         _check_option(composer, override)
     reference = composer.reference(overrides)
+    defaults = _plain(reference)
     for override in parsed:
         if not composer.is_group(override.key_or_group):
-            _check_key(override, _plain(reference), composer.groups())
+            _check_key(composer, override, defaults)
     return reference
 
 
@@ -38,7 +39,7 @@ def check(composer: Composer, overrides: list[str]) -> DictConfig:
     """Compose ``overrides`` (no sweeps among them), raise UserError for the first mistake, and return the whole configuration."""
     reference = check_keys(composer, overrides)
     config = composer.whole(overrides)
-    _check_tree(config, reference, composer.groups(), _Origin(composer.parse(overrides)))
+    _check_tree(composer, config, reference, _Origin(composer.parse(overrides)))
     _check_targets(config)
     _check_missing(config)
     return config
@@ -75,27 +76,27 @@ def _check_option(composer: Composer, override: Override) -> None:
         raise UserError(no_such_option(key, str(value), composer.options(key)))
 
 
-def _check_key(override: Override, reference: dict[str, Any], groups: list[str]) -> None:
+def _check_key(composer: Composer, override: Override, reference: dict[str, Any]) -> None:
     key = dotted(override.key_or_group)
     known = exists(reference, key)
     if not known and not is_open(key) and not _below_null(reference, key):
-        raise UserError(_unknown(key, reference, groups))
+        raise UserError(_unknown(composer, key, reference))
     adds = not known or (is_open(key) and isinstance(override.value(), dict))
     if adds and not override.is_add() and not override.is_force_add():
         raise UserError(f"{override.input_line} adds an entry: write it with two plus signs, ++{override.input_line}")
 
 
-def _unknown(key: str, reference: dict[str, Any], groups: list[str], origin: str = "") -> str:
+def _unknown(composer: Composer, key: str, reference: dict[str, Any], origin: str = "") -> str:
     mine = {name: value for name, value in reference.items() if name != "hydra" or key.startswith("hydra")}
-    candidates = [name for name in [*all_keys(mine), *groups] if not key.startswith(f"{name}.")]
+    candidates = [name for name in [*all_keys(mine), *composer.groups()] if not key.startswith(f"{name}.")]
     return f"unknown key '{key}'{origin}.{did_you_mean(key, candidates)} --cfg job prints all keys"
 
 
-def _check_tree(config: DictConfig, reference: DictConfig, groups: list[str], origin: _Origin) -> None:
+def _check_tree(composer: Composer, config: DictConfig, reference: DictConfig, origin: _Origin) -> None:
     defaults = _plain(reference)
     for key, value in _leaves(_own(config)):
         if not exists(defaults, key) and not _below_null(defaults, key):
-            raise UserError(_unknown(key, defaults, groups, origin(key)))
+            raise UserError(_unknown(composer, key, defaults, origin(key)))
         problem = type_problem(key, _resolved(config, key, value), _resolved(reference, key, None))
         if problem:
             raise UserError(f"{problem}{origin(key)}")

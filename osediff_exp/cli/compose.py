@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
@@ -32,14 +33,19 @@ class Composer:
         """``search``: the overrides that say where else to look (``hydra.searchpath=...``)."""
         self._loader: Any = GlobalHydra.instance().config_loader()
         self._search = search
-        self._references: dict[tuple[str, ...], DictConfig] = {}
+        # Hydra reads the whole tree again for every question; the arms of a sweep ask the same ones.
+        self.is_group = cache(self._is_group)
+        self.options = cache(self._options)
+        self._parse_one = cache(self._parsed)
+        self._whole = cache(self._composed_whole)
+        self._reference = cache(self._composed_reference)
 
-    def options(self, group: str) -> list[str]:
+    def _options(self, group: str) -> list[str]:
         """Return the valid names of a group, sorted; empty where there is no such group."""
         found = self._loader.get_group_options(group, config_name=CONFIG_NAME, overrides=self._search)
         return sorted(name for name in found if not name.startswith("_"))
 
-    def is_group(self, key: str) -> bool:
+    def _is_group(self, key: str) -> bool:
         """Tell whether ``key`` names a configuration group."""
         return bool(self._loader.get_group_options(key, None, config_name=CONFIG_NAME, overrides=self._search))
 
@@ -50,29 +56,36 @@ class Composer:
 
     def parse(self, overrides: list[str]) -> list[Override]:
         """Read overrides in Hydra's grammar."""
+        return [self._parse_one(text) for text in overrides]
+
+    def _parsed(self, text: str) -> Override:
         with as_user_errors(self.options):
-            return OverridesParser.create(config_loader=self._loader).parse_overrides(overrides)
+            return OverridesParser.create(config_loader=self._loader).parse_overrides([text])[0]
 
     def whole(self, overrides: list[str]) -> DictConfig:
         """Compose as a run would, Hydra's own node included."""
+        return self._whole(tuple(overrides))
+
+    def _composed_whole(self, overrides: tuple[str, ...]) -> DictConfig:
         with as_user_errors(self.options):
-            return compose(CONFIG_NAME, overrides=overrides, return_hydra_config=True)
+            return compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
 
     def reference(self, overrides: list[str]) -> DictConfig:
         """Compose the same files without the experiments' contents and without any value override.
 
         What it holds is what the option files declare: the keys that exist, and the types of their defaults. The choices that an
-        experiment makes (its defaults list) stay in force. Hydra has no public call that composes a given list of files.
+        experiment makes (its defaults list) stay in force.
         """
+        choices = [str(override.input_line) for override in self.parse(overrides) if self.is_group(override.key_or_group)]
+        return self._reference((*choices, *self._search))
+
+    def _composed_reference(self, choices: tuple[str, ...]) -> DictConfig:
         with as_user_errors(self.options):
-            found = self._loader.compute_defaults_list(CONFIG_NAME, overrides, RunMode.RUN).defaults
-            files = [default for default in found if not str(default.config_path).startswith(f"{EXPERIMENT_GROUP}/")]
-            key = tuple(f"{default.config_path}@{default.package}" for default in files)
-            if key not in self._references:
-                self._references[key] = self._merge(files)
-            return self._references[key]
+            found = self._loader.compute_defaults_list(CONFIG_NAME, list(choices), RunMode.RUN).defaults
+            return self._merge([default for default in found if not str(default.config_path).startswith(f"{EXPERIMENT_GROUP}/")])
 
     def _merge(self, files: list[ResultDefault]) -> DictConfig:
+        # Hydra has no public call that composes a given list of files.
         _, repository = self._loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, self._search)
         merged: DictConfig = self._loader._compose_config_from_defaults_list(defaults=files, repo=repository)
         return merged

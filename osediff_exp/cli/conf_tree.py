@@ -10,15 +10,15 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def conf_dir(chosen: str | None = None) -> Path:
-    """Return the configuration tree: the chosen folder, the checkout's ``conf``, or the copy inside the installed package."""
+    """Return the configuration tree: the chosen folder, the copy inside an installed package, or the checkout's ``conf``."""
     if chosen is not None:
         if not (Path(chosen) / "config.yaml").is_file():
             raise UserError(f"--config-path {chosen}: there is no config.yaml in that folder; name a configuration tree")
         return Path(chosen).resolve()
-    candidates = (_PACKAGE.parent / "conf", _PACKAGE / "_conf")
+    candidates = (_PACKAGE / "_conf", _PACKAGE.parent / "conf")
     found = next((path for path in candidates if (path / "config.yaml").is_file()), None)
     if found is None:
-        raise UserError(f"no configuration tree at {candidates[0]}: reinstall osediff-exp, or name one with --config-path")
+        raise UserError(f"no configuration tree at {candidates[1]}: reinstall osediff-exp, or name one with --config-path")
     return found
 
 

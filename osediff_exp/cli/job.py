@@ -36,7 +36,6 @@ def job(config: DictConfig) -> None:
     if process_rank() > 0:
         get_method(config.task.function)(config, run_dir)
         return
-    start_records(run_dir, config)
     try:
         _run(config, run_dir)
     except KeyboardInterrupt:
@@ -58,6 +57,7 @@ def process_rank() -> int:
 
 def _run(config: DictConfig, run_dir: Path) -> None:
     started = time.perf_counter()
+    start_records(run_dir, config)
     with _command_of_this_run(run_dir):
         figures = get_method(config.task.function)(config, run_dir)
     write_result(run_dir, task=config.task.name, seconds=time.perf_counter() - started, figures=figures)

@@ -33,9 +33,17 @@ class ImageMetric(Metric, ABC):
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add a batch: restored images ``pred`` and ground truth ``target``, both (B, 3, H, W) RGB in [0, 1]."""
+        self.add(pred, target)
+
+    def add(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Do what :meth:`update` does and return the batch's scores (B,)."""
         scores = self.per_image(pred, target)
         self.total += scores.double().sum().to(self.total.device)
         self.count += scores.numel()
+        # torchmetrics notes an update by wrapping update() alone; this counts as one too.
+        self._update_count = max(self._update_count, 1)
+        self._computed = None
+        return scores
 
     def compute(self) -> Tensor:
         """Return the mean score (scalar, float32)."""

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from osediff_exp.errors import UserError
@@ -25,10 +26,12 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     Raises:
         UserError: ``config.runs`` is missing or no sweep folder.
     """
-    runs = config.get("runs")
+    runs = OmegaConf.select(config, "runs", throw_on_missing=False)
     if not runs:
         raise UserError("runs is not set; say which sweep to report: runs=PATH_OF_THE_SWEEP_FOLDER")
-    comparison = write_comparison(Path(str(runs)).expanduser(), settings_of(config))
+    if not isinstance(runs, str):
+        raise UserError(f"runs must be one sweep folder, got '{runs}'; give the folder that holds multirun.yaml")
+    comparison = write_comparison(Path(runs).expanduser(), settings_of(config))
     print_comparison(comparison, Console())
     count = Counter(row.status for row in comparison.arms)
     return {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 
 from osediff_exp.errors import UserError
@@ -34,3 +37,11 @@ def work(config: Any, run_dir: Path) -> dict[str, Any]:
         raise KeyboardInterrupt
     terms = ",".join(config.loss.terms)
     return {"lambda2": config.lambda2, "seed": config.seed, "terms": terms, "nothing": float("nan"), "pid": os.getpid()}
+
+
+def tell_command(config: Any, run_dir: Path) -> dict[str, Any]:
+    """Leave what Lightning would start the other ranks with."""
+    if os.environ.get("LOCAL_RANK") == "0":
+        seen = {"argv": sys.argv[1:], "run_dir": str(HydraConfig.get().run.dir)}
+        (run_dir / "seen.json").write_text(json.dumps(seen))
+    return {}

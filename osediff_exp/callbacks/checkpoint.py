@@ -1,0 +1,39 @@
+"""checkpoints/last.ckpt, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class LastCheckpoint(pl.Callback):
+    """Save ``folder/last.ckpt`` every ``every`` optimizer steps and at the end.
+
+    Lightning's own ModelCheckpoint counts every optimizer's step, which is a multiple of ours; this one counts the generator's.
+    """
+
+    def __init__(self, *, every: int, folder: str | None = None) -> None:
+        self.every = every
+        self.folder = Path(folder) if folder else None
+        self._saved = -1
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.folder = self.folder or Path(trainer.default_root_dir) / "checkpoints"
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step = pl_module.steps_taken
+        if step != self._saved and pl_module._micro_batch == 0 and (step % self.every == 0 or step >= pl_module.max_steps):
+            self._save(trainer, step)
+
+    def _save(self, trainer: pl.Trainer, step: int) -> None:
+        assert self.folder is not None
+        path = self.folder / "last.ckpt"
+        temporary = path.with_name("last.ckpt.part")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(temporary)  # every rank takes part, rank 0 writes
+        if trainer.is_global_zero:
+            os.replace(temporary, path)
+        self._saved = step

@@ -1,0 +1,89 @@
+"""Live progress: a rich bar on a terminal, a line now and then elsewhere (a log file, CI, a cluster)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_SHOWN = {
+    "train/loss": "loss",
+    "train/l1": "L1",
+    "train/vsd_critic": "score",
+    "val/psnr": "PSNR",
+    "val/psnr_y": "PSNR-Y",
+    "val/st_lpips": "ST-LPIPS",
+    "val/loss": "val",
+}
+
+
+class LiveProgress(pl.Callback):
+    """Show optimizer steps done, time left and the latest figures.
+
+    Args:
+        label: text before the bar, e.g. the arm's name.
+        seconds_between_lines: how often a line is printed where there is no terminal.
+    """
+
+    def __init__(self, *, label: str | None = None, seconds_between_lines: float = 15.0) -> None:
+        self.label = label
+        self.seconds_between_lines = seconds_between_lines
+        self.console = Console()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_line = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._last_line = time.monotonic()
+        if not trainer.is_global_zero or not self.console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(self.label or "training", total=_total(trainer), completed=_step(trainer), figures="")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not trainer.is_global_zero:
+            return
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=_step(trainer), figures=_figures(trainer))
+        elif time.monotonic() - self._last_line >= self.seconds_between_lines:
+            self._last_line = time.monotonic()
+            name = f"{self.label}: " if self.label else ""
+            print(f"{name}step {_step(trainer)}/{_total(trainer)}  {_figures(trainer)}", flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _step(trainer: pl.Trainer) -> int:
+    """Optimizer steps of the generator; with several optimizers Lightning's own count is a multiple."""
+    return int(getattr(trainer.lightning_module, "steps_taken", trainer.global_step))
+
+
+def _total(trainer: pl.Trainer) -> int | None:
+    total = int(getattr(trainer.lightning_module, "max_steps", trainer.max_steps))
+    return total if total > 0 else None
+
+
+def _figures(trainer: pl.Trainer) -> str:
+    metrics = getattr(trainer.lightning_module, "latest", None) or trainer.callback_metrics
+    return "  ".join(f"{label} {float(metrics[key]):.4g}" for key, label in _SHOWN.items() if key in metrics)

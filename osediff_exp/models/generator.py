@@ -1,0 +1,125 @@
+"""Generators: from a low-quality image to a restored one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from osediff_exp.diffusion import predict_x0
+from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.lora import AlphaPolicy, add_lora, unet_targets, vae_targets
+from osediff_exp.models.views import share_frozen
+
+Noise = Callable[[str, tuple[int, ...]], Tensor]
+"""``noise(purpose, shape)`` returns standard normal (B, *shape): a row for each sample of the batch, reproducible for the purpose."""
+
+
+@dataclass(frozen=True)
+class GeneratorOutput:
+    """``image`` x_hat (B, 3, H, W) in [-1, 1] and ``latent`` z_hat (B, C, h, w), scaled, from which it was decoded."""
+
+    image: Tensor
+    latent: Tensor
+
+
+class Generator(nn.Module, ABC):
+    """What is trained to restore. The call does not promise one step: a sampler or a control network fits behind it."""
+
+    @abstractmethod
+    def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None) -> GeneratorOutput:
+        """Restore ``lq`` (B, 3, H, W) in [-1, 1], already at output size; without ``noise`` the result is deterministic."""
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return each trainable parameter once."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+
+class OneStepGenerator(Generator):
+    """OSEDiff: x_hat = D(F(E(x_L); c_y)) with F(z) = (z - sigma_T eps_theta(z; T, c_y)) / alpha_T (paper, equations 4 and 5).
+
+    Args:
+        backbone: frozen; VAE and U-Net are viewed, not copied.
+        timestep: T.
+        latent: ``sample`` or ``mode`` of E's posterior where noise is given; without noise always the mode.
+        unet_rank, vae_rank: LoRA ranks; alpha, lora_alpha: see :func:`osediff_exp.models.lora.lora_scale`.
+        train_vae_encoder, train_vae_decoder, train_unet: which parts get LoRA (paper, Table 7).
+        train_conv_in: the U-Net's base conv_in weight trains too, as in the released code.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        timestep: int,
+        latent: Literal["sample", "mode"] = "sample",
+        unet_rank: int = 4,
+        vae_rank: int = 4,
+        alpha: AlphaPolicy = "fixed",
+        lora_alpha: int = 8,
+        train_vae_encoder: bool = True,
+        train_vae_decoder: bool = False,
+        train_unet: bool = True,
+        train_conv_in: bool = True,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        schedule = backbone.schedule
+        if not 0 <= timestep < schedule.num_steps:
+            raise ValueError(f"generator.timestep={timestep} is outside 0..{schedule.num_steps - 1}")
+        if latent not in ("sample", "mode"):
+            raise ValueError(f"generator.latent={latent} is unknown: use sample or mode")
+        self.timestep, self.latent = timestep, latent
+        self.scaling_factor = backbone.scaling_factor
+        self.prediction_type = schedule.prediction_type
+        self._abar = schedule.abar(timestep)
+        self.vae = share_frozen(backbone.vae)
+        add_lora(
+            self.vae,
+            vae_targets(self.vae, encoder=train_vae_encoder, decoder=train_vae_decoder),
+            rank=vae_rank,
+            alpha=alpha,
+            lora_alpha=lora_alpha,
+        )
+        self.unet = self._view_unet(backbone, train_conv_in=train_unet and train_conv_in)
+        if train_unet:
+            add_lora(self.unet, unet_targets(self.unet), rank=unet_rank, alpha=alpha, lora_alpha=lora_alpha)
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            self.vae.enable_gradient_checkpointing()
+
+    @staticmethod
+    def _view_unet(backbone: Backbone, *, train_conv_in: bool) -> nn.Module:
+        weight = backbone.unet.conv_in.weight
+        weight.requires_grad_(train_conv_in)  # so that the view gets a copy of its own
+        view = share_frozen(backbone.unet)
+        weight.requires_grad_(False)
+        return view
+
+    def encode(self, lq: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return z_L (B, C, h, w), scaled, for ``lq`` (B, 3, H, W) in [-1, 1]."""
+        posterior = self.vae.encode(lq).latent_dist
+        z = posterior.mean
+        if noise is not None and self.latent == "sample":
+            z = z + posterior.std * noise("posterior", tuple(z.shape[1:])).to(z)
+        return z * self.scaling_factor
+
+    def one_step(self, z: Tensor, prompt_embeds: Tensor) -> Tensor:
+        """Return z_hat = F(z; c_y); x0 comes from abar_T directly, in float32."""
+        t = torch.full((len(z),), self.timestep, device=z.device)
+        eps = self.unet(z, t, prompt_embeds).sample
+        return predict_x0(z.float(), eps.float(), self._abar, self.prediction_type)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return the image (B, 3, H, W), clamped to [-1, 1], of scaled latents."""
+        dtype = next(self.vae.parameters()).dtype
+        return self.vae.decode((latent / self.scaling_factor).to(dtype)).sample.float().clamp(-1, 1)
+
+    def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None) -> GeneratorOutput:
+        latent = self.one_step(self.encode(lq.to(next(self.vae.parameters()).dtype), noise), prompt_embeds)
+        return GeneratorOutput(image=self.decode(latent), latent=latent)

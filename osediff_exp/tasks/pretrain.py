@@ -1,0 +1,125 @@
+"""task=pretrain: train a small Stable-Diffusion-style backbone from photos."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+
+from osediff_exp.callbacks.metrics_csv import MetricsCsv
+from osediff_exp.callbacks.progress import LiveProgress
+from osediff_exp.data.datamodule import RestorationDataModule
+from osediff_exp.errors import UserError, nearest
+from osediff_exp.models.backbone import save_backbone
+from osediff_exp.pretraining.autoencoder import AutoencoderPretraining, latent_scaling_factor
+from osediff_exp.pretraining.captions import content_words
+from osediff_exp.pretraining.initial import initial_backbone, load_vae
+from osediff_exp.pretraining.pictures import PretrainingPictures
+from osediff_exp.pretraining.prior import PriorPretraining
+from osediff_exp.runtime import prepare_process, quiet_libraries
+
+log = logging.getLogger(__name__)
+
+
+class _Position(pl.Callback):
+    """Tell the stream how far training has come, so that a resumed run goes on with the next sample."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trainer.datamodule.set_position(trainer.global_step)  # type: ignore[attr-defined]
+
+
+def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None]:
+    """Train ``config.stage`` (vae or prior) and leave the weights in the run folder: ``vae/``, or a whole backbone in ``backbone/``."""
+    stages = {"vae": _vae_stage, "prior": _prior_stage}
+    if config.stage not in stages:
+        raise UserError(f"stage={config.stage} is unknown: use vae or prior.{nearest(str(config.stage), stages)}")
+    quiet_libraries()
+    prepare_process(seed=config.seed)
+    settings = OmegaConf.to_container(config.pretrain, resolve=True)
+    assert isinstance(settings, dict)
+    data = instantiate(
+        config.data.datamodule,
+        degradation=instantiate(config.degradation),
+        batch_size=settings["batch_size"],
+        seed=config.seed,
+        val_seed=settings["val_seed"],
+        report_dir=run_dir,
+    )
+    return stages[config.stage](config, settings, data, run_dir)
+
+
+def _vae_stage(config: DictConfig, settings: dict[str, Any], data: RestorationDataModule, run_dir: Path) -> dict[str, Any]:
+    keys = ("learning_rate", "weight_decay", "warmup_steps", "max_steps", "kl_weight")
+    module = AutoencoderPretraining(architecture=settings["autoencoder"], seed=config.seed, **{key: settings[key] for key in keys})
+    trainer = _fit(module, data, config, settings, run_dir)
+    vae = module.vae.float().eval()
+    samples = [data.train_pairs[index]["hq"][None] for index in range(256)]  # type: ignore[index]
+    vae.register_to_config(scaling_factor=round(latent_scaling_factor(vae, samples), 5))
+    vae.save_pretrained(run_dir / "vae")
+    return _figures(trainer, vae) | {"scaling_factor": vae.config.scaling_factor}
+
+
+def _prior_stage(config: DictConfig, settings: dict[str, Any], data: RestorationDataModule, run_dir: Path) -> dict[str, Any]:
+    if settings["vae"] is None:
+        raise UserError("pretrain.vae is not set: stage=prior needs the folder of a trained VAE (the 'vae' of a stage=vae run)")
+    data.setup("fit")
+    names = [path.stem for paths in data.train_pairs.lists for path in paths]  # type: ignore[union-attr]
+    backbone = initial_backbone(
+        vae=load_vae(Path(settings["vae"])),
+        **{key: settings[key] for key in ("unet", "text_encoder", "scheduler", "vocab_size")},
+        tokenizer_folder=run_dir / "tokenizer",
+        prompts=[settings["positive_prompt"], settings["negative_prompt"]],
+        content_words=[word for name in names for word in content_words(name)],
+    )
+    keys = ("positive_prompt", "negative_prompt", "degraded_fraction", "drop_probability")
+    keys += ("learning_rate", "weight_decay", "warmup_steps", "max_steps")
+    module = PriorPretraining(backbone=backbone, seed=config.seed, **{key: settings[key] for key in keys})
+    trainer = _fit(module, data, config, settings, run_dir)
+    save_backbone(backbone.eval(), run_dir / "backbone")
+    return _figures(trainer, backbone.unet, backbone.text_encoder)
+
+
+def _fit(module: pl.LightningModule, data: RestorationDataModule, config: DictConfig, settings: dict[str, Any], run_dir: Path) -> pl.Trainer:
+    checkpoint = ModelCheckpoint(
+        dirpath=run_dir / "checkpoints", filename="last", every_n_train_steps=settings["validate_every"], enable_version_counter=False
+    )
+    csv = MetricsCsv(path=str(run_dir / "metrics.csv"))
+    loggers: list[Logger] = [csv]
+    trainer = pl.Trainer(
+        max_steps=settings["max_steps"],
+        accelerator=settings["accelerator"],
+        devices=settings["devices"],
+        precision=settings["precision"],
+        gradient_clip_val=settings["clip_norm"],
+        val_check_interval=settings["validate_every"],
+        check_val_every_n_epoch=None,
+        log_every_n_steps=25,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=loggers,
+        callbacks=[
+            EMAWeightAveraging(decay=settings["ema_decay"]),
+            _Position(),
+            PretrainingPictures(folder=run_dir / "images"),
+            checkpoint,
+            LiveProgress(),
+        ],
+        enable_model_summary=False,
+    )
+    last = run_dir / "checkpoints" / "last.ckpt"
+    resume = str(last) if config.resume == "auto" and last.is_file() else (None if config.resume == "auto" else config.resume)
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    return trainer
+
+
+def _figures(trainer: pl.Trainer, *networks: torch.nn.Module) -> dict[str, Any]:
+    metrics = {key.replace("/", "_"): float(value) for key, value in trainer.callback_metrics.items()}
+    parameters = sum(parameter.numel() for network in networks for parameter in network.parameters())
+    return metrics | {"steps": trainer.global_step, "params_total": parameters, "precision": str(trainer.precision)}

@@ -1,0 +1,158 @@
+"""task=train: build everything from the configuration, train, and leave figures, pictures and a checkpoint in the run folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from osediff_exp.data.datamodule import RestorationDataModule
+from osediff_exp.errors import UserError
+from osediff_exp.losses.base import LossTerm
+from osediff_exp.models.backbone import Backbone
+from osediff_exp.module import RestorationModule
+from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+
+Figures = dict[str, float | int | str | None]
+
+
+def run(config: DictConfig, run_dir: Path) -> Figures:
+    """Train as configured; return the final validation figures and what the run cost."""
+    quiet_libraries()
+    prepare_process(seed=config.seed)
+    backbone = instantiate(config.backbone.loader)
+    data = build_data(config, run_dir)
+    data.setup("fit")  # photos are checked before anything is built
+    module = build_module(config, backbone)
+    trainer = build_trainer(config, run_dir)
+    started = time.perf_counter()
+    trainer.fit(module, datamodule=data, ckpt_path=_resume_from(config, run_dir), weights_only=False)
+    train_seconds = time.perf_counter() - started
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if module.validated_step != module.steps_taken:
+        trainer.validate(module, datamodule=data, verbose=False)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    _finish_distributed()
+    return figures(module, data) | {"train_seconds": train_seconds}
+
+
+def build_data(config: DictConfig, run_dir: Path) -> RestorationDataModule:
+    """Return the data module of the configuration."""
+    return instantiate(
+        config.data.datamodule,
+        degradation=instantiate(config.degradation),
+        batch_size=config.trainer.batch_size,
+        accumulate=config.trainer.accumulate,
+        seed=config.seed,
+        val_seed=config.data.val_seed,
+        report_dir=run_dir,
+    )
+
+
+def build_terms(config: DictConfig, backbone: Backbone) -> dict[str, LossTerm]:
+    """Return the loss terms of weight above 0, attached to the backbone."""
+    terms = {name: instantiate(node) for name, node in config.loss.terms.items() if node is not None and node.weight != 0}
+    for term in terms.values():
+        term.attach(backbone)
+    return terms
+
+
+def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
+    """Return the module; weights are initialised from the seed, in an order that does not depend on which terms there are."""
+    torch.manual_seed(config.seed)
+    generator = instantiate(config.generator)(backbone=backbone)
+    torch.manual_seed(config.seed + 1)
+    return RestorationModule(
+        backbone=backbone,
+        generator=generator,
+        terms=build_terms(config, backbone),
+        optimizer=instantiate(config.optimizer),
+        prompts=instantiate(config.prompt.extractor),
+        negative_prompt=config.prompt.negative,
+        metrics={name: instantiate(node) for name, node in config.metrics.items() if node is not None},
+        seed=config.seed,
+        max_steps=config.trainer.max_steps,
+        accumulate=config.trainer.accumulate,
+        clip_norm=config.trainer.clip_norm,
+        log_every=config.trainer.log_every,
+    )
+
+
+def build_trainer(config: DictConfig, run_dir: Path) -> pl.Trainer:
+    """Return Lightning's Trainer; stopping, clipping and accumulation are the module's own (manual optimization)."""
+    trainer = config.trainer
+    return pl.Trainer(
+        default_root_dir=run_dir,
+        accelerator=trainer.accelerator,
+        devices=trainer.devices,
+        num_nodes=trainer.num_nodes,
+        strategy=trainer.strategy,
+        precision=trainer.precision,
+        max_epochs=-1,
+        val_check_interval=trainer.validate_every * trainer.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=build_loggers(config, run_dir),
+        callbacks=[instantiate(node) for node in config.callbacks.values() if node is not None],
+    )
+
+
+def build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
+    """Return metrics.csv's logger and W&B's; only rank 0 starts a W&B run."""
+    loggers: list[Logger] = [instantiate(config.logger.csv, path=str(run_dir / "metrics.csv"))]
+    if pl.utilities.rank_zero_only.rank == 0:
+        wandb = instantiate(
+            config.logger.wandb,
+            folder=str(run_dir),
+            name=config.name or run_dir.name,
+            group=run_dir.parent.name if HydraConfig.initialized() and HydraConfig.get().mode.name == "MULTIRUN" else None,
+            config=OmegaConf.to_container(config, resolve=True),
+        )
+        loggers += [wandb] if wandb is not None else []
+    return loggers
+
+
+def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
+    """Return the flat figures of result.json."""
+    last = module.latest
+    parameters = {name: sum(parameter.numel() for parameter in group) for name, group in module.parameter_groups().items()}
+    return (
+        {"steps": module.steps_taken, "num_val_images": len(module.per_image)}
+        | {key.removeprefix("val/"): value for key, value in last.items() if key.startswith("val/")}
+        | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second")}
+        | {f"params_trainable_{name}": count for name, count in parameters.items()}
+        | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size}
+        | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
+    )
+
+
+def _resume_from(config: DictConfig, run_dir: Path) -> str | None:
+    """Return the checkpoint to go on from; ``resume=auto`` is the run folder's own, if there is one."""
+    if config.resume is None:
+        return None
+    if config.resume == "auto":
+        last = run_dir / "checkpoints" / "last.ckpt"
+        return str(last) if last.is_file() else None
+    path = Path(config.resume)
+    if not path.is_file():
+        raise UserError(f"resume={path}: there is no such file; give a run's checkpoints/last.ckpt, or auto")
+    return str(path)
+
+
+def _finish_distributed() -> None:
+    """Let all ranks finish together: leaving while others still talk crashes now and then."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
