@@ -11,6 +11,8 @@ import warnings
 from pathlib import Path
 
 import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -36,6 +38,9 @@ def quiet_libraries() -> None:
     """Silence chatter that tells a user of this program nothing; errors and our own messages stay."""
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero", "diffusers", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
     for message in (
         ".*does not have many workers.*",
         ".*IterableDataset.*",
@@ -43,6 +48,7 @@ def quiet_libraries() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*litlogger.*",
         ".*You are using `torch.load` with `weights_only=False`.*",
+        "Already found a `peft_config` attribute.*",  # the released layout has three adapters
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
     ):
         warnings.filterwarnings("ignore", message=message)

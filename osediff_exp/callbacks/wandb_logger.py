@@ -27,7 +27,7 @@ def wandb_logger(
     folder: str,
     name: str | None = None,
     group: str | None = None,
-    config: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> Logger | None:
     """Return a started W&B logger, or None where W&B is disabled.
 
@@ -35,13 +35,13 @@ def wandb_logger(
         mode: ``auto`` is online where a key is found (environment or login), else offline.
         init_timeout: seconds after which a run that cannot reach the server goes on offline.
         folder: the run folder; W&B's files lie in its ``wandb/``.
-        name, group, tags, config: of the W&B run; a sweep is a group, an arm a name.
+        name, group, tags, settings (the whole configuration): of the W&B run; a sweep is a group, an arm a name.
     """
     if mode not in ("auto", "online", "offline", "disabled"):
         raise UserError(f"logger.wandb.mode={mode} is unknown.{nearest(mode, ['auto', 'online', 'offline', 'disabled'])}")
     if mode == "disabled":
         return None
-    arguments = {"project": project, "entity": entity, "tags": list(tags), "name": name, "group": group, "config": config, "dir": folder}
+    arguments = {"project": project, "entity": entity, "tags": list(tags), "name": name, "group": group, "config": settings, "dir": folder}
     if mode == "online" or (mode == "auto" and _has_key()):
         try:
             return _start("online", init_timeout, arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import Logger
+from torch import Tensor
 
+from osediff_exp.callbacks.ema import warmed_up_decay
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.callbacks.progress import LiveProgress
 from osediff_exp.data.datamodule import RestorationDataModule
@@ -44,8 +47,7 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None
     prepare_process(seed=config.seed)
     settings = OmegaConf.to_container(config.pretrain, resolve=True)
     assert isinstance(settings, dict)
-    data = instantiate(
-        config.data.datamodule,
+    data = instantiate(config.data.datamodule, _partial_=True)(
         degradation=instantiate(config.degradation),
         batch_size=settings["batch_size"],
         seed=config.seed,
@@ -86,7 +88,9 @@ def _prior_stage(config: DictConfig, settings: dict[str, Any], data: Restoration
     return _figures(trainer, backbone.unet, backbone.text_encoder)
 
 
-def _fit(module: pl.LightningModule, data: RestorationDataModule, config: DictConfig, settings: dict[str, Any], run_dir: Path) -> pl.Trainer:
+def _fit(
+    module: pl.LightningModule, data: RestorationDataModule, config: DictConfig, settings: dict[str, Any], run_dir: Path
+) -> pl.Trainer:
     checkpoint = ModelCheckpoint(
         dirpath=run_dir / "checkpoints", filename="last", every_n_train_steps=settings["validate_every"], enable_version_counter=False
     )
@@ -105,18 +109,28 @@ def _fit(module: pl.LightningModule, data: RestorationDataModule, config: DictCo
         use_distributed_sampler=False,
         logger=loggers,
         callbacks=[
-            EMAWeightAveraging(decay=settings["ema_decay"]),
+            WeightAveraging(avg_fn=_ema(settings["ema_decay"])),
             _Position(),
             PretrainingPictures(folder=run_dir / "images"),
             checkpoint,
             LiveProgress(),
         ],
         enable_model_summary=False,
+        enable_progress_bar=False,
     )
     last = run_dir / "checkpoints" / "last.ckpt"
     resume = str(last) if config.resume == "auto" and last.is_file() else (None if config.resume == "auto" else config.resume)
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
     return trainer
+
+
+def _ema(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    def average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():  # buffers such as position ids
+            return current
+        return averaged.lerp(current.to(averaged.dtype), 1 - warmed_up_decay(decay, int(num_averaged)))
+
+    return average
 
 
 def _figures(trainer: pl.Trainer, *networks: torch.nn.Module) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -47,8 +46,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
 
 def build_data(config: DictConfig, run_dir: Path) -> RestorationDataModule:
     """Return the data module of the configuration."""
-    return instantiate(
-        config.data.datamodule,
+    return instantiate(config.data.datamodule, _partial_=True)(
         degradation=instantiate(config.degradation),
         batch_size=config.trainer.batch_size,
         accumulate=config.trainer.accumulate,
@@ -114,12 +112,11 @@ def build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
     """Return metrics.csv's logger and W&B's; only rank 0 starts a W&B run."""
     loggers: list[Logger] = [instantiate(config.logger.csv, path=str(run_dir / "metrics.csv"))]
     if pl.utilities.rank_zero_only.rank == 0:
-        wandb = instantiate(
-            config.logger.wandb,
+        wandb = instantiate(config.logger.wandb, _partial_=True)(
             folder=str(run_dir),
             name=config.name or run_dir.name,
             group=run_dir.parent.name if HydraConfig.initialized() and HydraConfig.get().mode.name == "MULTIRUN" else None,
-            config=OmegaConf.to_container(config, resolve=True),
+            settings=OmegaConf.to_container(config, resolve=True),
         )
         loggers += [wandb] if wandb is not None else []
     return loggers

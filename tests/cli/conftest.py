@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
-CONF = HERE / "conf"
-Call = Callable[..., subprocess.CompletedProcess[str]]
+from cli_paths import CONF, HERE, Call
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CONF, Call
+from cli_paths import CONF, Call
 from omegaconf import OmegaConf
 
 from osediff_exp import __version__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import CONF
+from cli_paths import CONF
 
 from osediff_exp.cli import preflight
 from osediff_exp.cli.arguments import parse_arguments

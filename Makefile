@@ -1,0 +1,46 @@
+# VENV: the virtual environment's folder. PYTHON: the interpreter (3.11 or newer) that makes it. ARGS: what follows the command.
+VENV ?= .venv
+PYTHON ?= python3
+ARGS ?=
+
+INSTALL = VENV="$(VENV)" PYTHON="$(PYTHON)" tools/install.sh
+INSTALLED_BY = pyproject.toml setup.py tools/install.sh constraints/cpu.txt constraints/gpu.txt
+BIN = $(VENV)/bin
+# One thread a process: the tests run side by side, and the benchmark's figures are those of one core.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
+.PHONY: help run test test-all lint types benchmark clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON) ARGS=$(ARGS) (ARGS follows the command, as in make run ARGS=seed=1)"
+
+run: $(VENV)/.installed-run ## train with and without VSD on the embedded photos, write the comparison
+	$(BIN)/python -m osediff_exp +experiment=vsd_ablation $(ARGS)
+
+test: $(VENV)/.installed-dev ## run the fast tests
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.installed-dev ## run every test
+	$(PYTEST) $(ARGS)
+
+lint: $(VENV)/.installed-dev ## check style, formatting and the direction of imports
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/lint-imports
+
+types: $(VENV)/.installed-dev ## check types
+	$(BIN)/python -m mypy
+
+benchmark: $(VENV)/.installed-run ## measure degradation, data loading, metrics and a training step
+	$(BIN)/python -m osediff_exp task=benchmark $(ARGS)
+
+clean: ## remove caches and build folders; the environment and runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find osediff_exp tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed-run: $(INSTALLED_BY)
+	$(INSTALL)
+
+$(VENV)/.installed-dev: $(INSTALLED_BY)
+	$(INSTALL) dev

@@ -1,0 +1,169 @@
+"""task=benchmark: how fast are degradation, data loading, metrics and a training step on this machine?"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from osediff_exp.data.images import crop_round, load_rgb, to_float
+from osediff_exp.data.pairs import to_tensor
+from osediff_exp.data.sample_photos import SampleSource
+from osediff_exp.degradations.base import Image
+from osediff_exp.degradations.benchmark import benchmark_degradation
+from osediff_exp.errors import UserError
+from osediff_exp.metrics.niqe import NIQE
+from osediff_exp.metrics.psnr_y import PSNRY
+from osediff_exp.metrics.ssim_y import SSIMY
+from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.tasks.train import Figures, build_data, build_module, build_trainer
+
+log = logging.getLogger(__name__)
+
+SIZE = 512  # pixels: the side of the paper's training crops and test pictures
+DEGRADATION_TARGET_MS = 60.0  # a pair on one core; the reference implementation needs several times as much
+UNTIMED_STEPS = 3  # the first steps allocate memory and choose kernels
+
+
+def run(config: DictConfig, run_dir: Path) -> Figures:
+    """Measure, print and return the flat figures; ``train_step_seconds`` is None where it was not measured."""
+    quiet_libraries()
+    prepare_process(seed=config.seed)
+    settings = config.benchmark
+    _check(settings)
+    photo = sample_photo()
+    with one_core():
+        figures: Figures = {f"degradation_{key}": value for key, value in _degradation(config, photo).items()}
+        figures["metrics_seconds_per_image"] = metric_seconds(photo, num_images=settings.num_images)
+    figures["degradation_target_ms"] = DEGRADATION_TARGET_MS
+    figures["data_samples_per_second"] = data_rate(config, run_dir, num_batches=settings.num_batches)
+    figures["train_step_seconds"] = _step_seconds(config, run_dir) if settings.training_step else None
+    figures |= {"peak_memory_gib": peak_memory_gib(), "threads": torch.get_num_threads(), "machine": machine()}
+    _print(figures)
+    return figures
+
+
+def _check(settings: DictConfig) -> None:
+    for key in ("num_pairs", "num_batches", "num_images", "num_steps"):
+        if settings[key] < 1:
+            raise UserError(f"benchmark.{key}={settings[key]} measures nothing: give at least 1")
+
+
+def sample_photo() -> Image:
+    """Return the embedded photo that is measured on: the astronaut, (512, 512, 3) float32 in [0, 1]."""
+    photo = SampleSource(split="train").pictures()[0]
+    return to_float(crop_round(load_rgb(photo.path), SIZE, None))
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Let torch, OpenCV and BLAS use one thread each."""
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    with threadpool_limits(1):
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(torch_threads)
+            cv2.setNumThreads(cv2_threads)
+
+
+def _degradation(config: DictConfig, photo: Image) -> dict[str, float]:
+    return benchmark_degradation(instantiate(config.degradation), image=photo, num_pairs=config.benchmark.num_pairs, seed=config.seed)
+
+
+def metric_seconds(photo: Image, *, num_images: int) -> float:
+    """Return the median seconds for PSNR-Y, SSIM-Y and NIQE of one picture (H, W, 3) against a noisy copy, after one untimed picture."""
+    target = to_tensor(photo)[None]
+    pred = (target + 0.02 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    metrics = [PSNRY(), SSIMY(), NIQE()]
+    seconds = []
+    for _ in range(1 + num_images):
+        started = time.perf_counter()
+        for metric in metrics:
+            metric.update(pred, target)
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:]))
+
+
+def data_rate(config: DictConfig, run_dir: Path, *, num_batches: int) -> float:
+    """Return the samples per second of the configured training stream, from the moment the first batch is there."""
+    data = build_data(config, run_dir)
+    data.setup("fit")
+    batches = iter(data.train_dataloader())
+    next(batches)
+    started = time.perf_counter()
+    samples = sum(len(next(batches)["index"]) for _ in range(num_batches))
+    return samples / (time.perf_counter() - started)
+
+
+class StepClock(pl.Callback):
+    """Measures the optimizer steps of ``accumulate`` micro-batches each, from batch to batch; waiting for data is not counted."""
+
+    def __init__(self, *, accumulate: int) -> None:
+        self.accumulate = accumulate
+        self.durations: list[float] = []
+        self._started = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._started = _now()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.durations.append(_now() - self._started)
+
+    @property
+    def steps(self) -> list[float]:
+        """Seconds of each optimizer step so far."""
+        count = len(self.durations) // self.accumulate
+        return [sum(self.durations[k * self.accumulate : (k + 1) * self.accumulate]) for k in range(count)]
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _step_seconds(config: DictConfig, run_dir: Path) -> float | None:
+    """Return the median seconds of a training step, or None (and say why) where the backbone's weights cannot be had."""
+    try:
+        backbone = instantiate(config.backbone.loader)
+    except UserError as error:
+        log.warning("the training step is not measured: %s", error)
+        return None
+    short = _without_company(config)
+    trainer, clock = build_trainer(short, run_dir), StepClock(accumulate=config.trainer.accumulate)
+    trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+    trainer.fit(build_module(short, backbone), datamodule=build_data(short, run_dir))
+    return float(np.median(clock.steps[UNTIMED_STEPS:]))
+
+
+def _without_company(config: DictConfig) -> DictConfig:
+    """Return the configuration of a short training that neither validates, nor logs to W&B, nor writes checkpoints and pictures."""
+    num_steps = UNTIMED_STEPS + config.benchmark.num_steps
+    short = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    short.trainer |= {"max_steps": num_steps, "validate_every": num_steps + 1, "log_every": num_steps}
+    short.logger.wandb.mode = "disabled"
+    short.callbacks = {}
+    return short
+
+
+def _print(figures: Figures) -> None:
+    table = Table("figure", "value", box=None)
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)

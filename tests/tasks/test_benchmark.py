@@ -1,0 +1,110 @@
+"""task=benchmark: what it reports, and that it measures what it says."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from osediff_exp.errors import UserError
+from osediff_exp.models.backbone import save_backbone
+from osediff_exp.pretraining.initial import initial_backbone
+from osediff_exp.tasks import benchmark
+from osediff_exp.tasks.benchmark import StepClock, one_core, sample_photo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONF = Path(__file__).parents[2] / "conf"
+QUICK = ["benchmark.num_pairs=3", "benchmark.num_batches=2", "benchmark.num_images=1", "benchmark.num_steps=1"]
+SMALL = ["data.crop_size=32", "data.val_first=1", "trainer.batch_size=1", "trainer.accumulate=2"]
+
+
+def configuration(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", ["task=benchmark", *QUICK, *SMALL, *overrides])
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone of the embedded one's kind, smaller and with random weights, in a folder."""
+    folder = tmp_path_factory.mktemp("backbone")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = OmegaConf.to_container(compose("config", ["task=pretrain"]).pretrain, resolve=True)
+    assert isinstance(settings, dict)
+    torch.manual_seed(0)
+    backbone = initial_backbone(
+        vae=AutoencoderKL(**settings["autoencoder"] | {"block_out_channels": [8, 8, 8]}),
+        unet=settings["unet"] | {"block_out_channels": [32, 32, 32], "attention_head_dim": 2},
+        text_encoder=settings["text_encoder"],
+        scheduler=settings["scheduler"],
+        tokenizer_folder=folder / "made",
+        prompts=["clean, sharp"],
+        content_words=["cat"],
+        vocab_size=600,
+    )
+    save_backbone(backbone, folder / "backbone", dtype=torch.float32)
+    return folder / "backbone"
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(2)
+    cv2.setNumThreads(2)
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+def test_every_figure_is_positive_and_flat(untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = benchmark.run(configuration(f"backbone.loader.sources=[{untrained}]"), tmp_path)
+    assert json.loads(json.dumps(figures)) == figures
+    numbers = {name: value for name, value in figures.items() if name != "machine"}
+    assert all(isinstance(value, int | float) and value > 0 for value in numbers.values())
+    assert figures["degradation_median_ms"] <= figures["degradation_p95_ms"]  # type: ignore[operator]
+    assert figures["degradation_target_ms"] == 60
+    assert all(name in capsys.readouterr().out for name in ["degradation_p95_ms"])
+    assert not list(tmp_path.glob("wandb")) and not list(tmp_path.glob("checkpoints"))
+
+
+def test_without_weights_the_training_step_is_left_out_and_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="osediff_exp"):
+        figures = benchmark.run(configuration("backbone.loader.sources=[/nowhere/at/all]"), tmp_path)
+    assert figures["train_step_seconds"] is None
+    assert figures["degradation_mean_ms"] > 0  # type: ignore[operator]
+    assert "/nowhere/at/all: no such folder" in caplog.text
+
+
+def test_refuses_to_measure_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="benchmark.num_pairs=0 measures nothing"):
+        benchmark.run(configuration("benchmark.num_pairs=0"), tmp_path)
+
+
+@pytest.mark.usefixtures("threads")
+def test_one_core_limits_threads_and_gives_them_back() -> None:
+    with one_core():
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+
+
+def test_the_photo_is_512_pixels_and_no_blank() -> None:
+    photo = sample_photo()
+    assert photo.shape == (512, 512, 3)
+    assert photo.dtype == np.float32
+    assert 0.0 <= photo.min() < 0.1 < 0.9 < photo.max() <= 1.0
+
+
+def test_a_step_is_the_sum_of_its_micro_batches() -> None:
+    clock = StepClock(accumulate=2)
+    clock.durations = [1.0, 2.0, 10.0, 20.0, 5.0]
+    assert clock.steps == [3.0, 30.0]
