@@ -21,6 +21,7 @@ from osediff_exp.randomness import sample_noise
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 Logs = dict[str, Tensor]
+_BASELINE = "bicubic_"
 
 
 class RestorationModule(pl.LightningModule):
@@ -70,7 +71,7 @@ class RestorationModule(pl.LightningModule):
         self.generator = generator
         self.terms = nn.ModuleDict(terms)
         self.metrics = nn.ModuleDict(metrics)
-        self.baseline = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
+        self.baseline = nn.ModuleDict({_BASELINE + name: metric.clone() for name, metric in metrics.items()})
         self.optimizer_factory = optimizer
         self.prompts, self.negative_prompt = prompts, negative_prompt
         self.seed, self.max_steps, self.accumulate, self.clip_norm, self.log_every = seed, max_steps, accumulate, clip_norm, log_every
@@ -79,6 +80,7 @@ class RestorationModule(pl.LightningModule):
         self.per_image: list[dict[str, Any]] = []
         self.validated_step = -1
         self._micro_batch = 0
+        self._figures: dict[str, list[Tensor]] = {}
         self._since = (0, time.perf_counter())
         self._text_cache: dict[str, Tensor] = {}
 
@@ -89,6 +91,11 @@ class RestorationModule(pl.LightningModule):
         """The terms that train networks of their own."""
         return {name: term for name, term in self.terms.items() if isinstance(term, CriticTerm)}
 
+    @property
+    def _metrics(self) -> dict[str, ImageMetric]:
+        """The restored image's metrics, then the same of the bicubic enlargement."""
+        return {name: metric for name, metric in [*self.metrics.items(), *self.baseline.items()] if isinstance(metric, ImageMetric)}
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return who trains what: ``generator``, then each critic by its term's name."""
         return {"generator": self.generator.trainable_parameters()} | {
@@ -97,7 +104,7 @@ class RestorationModule(pl.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         if not self.generator.trainable_parameters():
-            raise UserError("the generator has nothing to train: set generator.train_unet or generator.train_vae_encoder, and a rank above 0")
+            raise UserError("the generator has nothing to train: set generator.train_unet or train_vae_encoder, and a rank above 0")
         return [self.optimizer_factory(self.generator.trainable_parameters())] + [
             critic.optimizer(critic.critic_parameters()) for critic in self.critics.values()
         ]
@@ -118,14 +125,23 @@ class RestorationModule(pl.LightningModule):
 
     # ---- training
 
+    def on_train_start(self) -> None:
+        self._since = (self.steps_taken, time.perf_counter())
+        for logger in self.loggers:
+            if hasattr(logger, "forget_after"):  # a resumed run writes the rows behind its checkpoint anew
+                logger.forget_after(self.steps_taken)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         inputs = self._loss_inputs(batch)
         loss, logs = self._losses(inputs)
         self.manual_backward(loss / self.accumulate)
+        for key, value in logs.items():
+            self._figures.setdefault(key, []).append(value.float().reshape(-1))
         self._micro_batch += 1
         if self._micro_batch == self.accumulate:
             self._micro_batch = 0
-            logs |= self._step_optimizers()
+            logs = {key: torch.cat(values) for key, values in self._figures.items()} | self._step_optimizers()
+            self._figures = {}
             self.steps_taken += 1
             self.trainer.datamodule.set_position(self.steps_taken)  # type: ignore[attr-defined]
             self._log_step(logs, len(batch["index"]))
@@ -219,20 +235,19 @@ class RestorationModule(pl.LightningModule):
         restored = self.restore(batch["lq"], self.prompts(batch["lq"], batch["name"]))
         output = ((restored.image + 1) / 2).mul(255).round().div(255)
         rows: list[dict[str, Any]] = [{"name": name} for name in batch["name"]]
-        for prefix, metrics, picture in (("", self.metrics, output), ("bicubic_", self.baseline, batch["lq"])):
-            for name, metric in metrics.items():
-                for row, score in zip(rows, metric.add(picture.float(), batch["hq"].float()), strict=True):
-                    row[prefix + name] = float(score)
+        for name, metric in self._metrics.items():
+            picture = batch["lq"] if name.startswith(_BASELINE) else output
+            for row, score in zip(rows, metric.add(picture.float(), batch["hq"].float()), strict=True):
+                row[name] = float(score)
         self.per_image += rows
         return {"output": output}
 
     def on_validation_epoch_end(self) -> None:
         figures = {}
-        for prefix, metrics in (("", self.metrics), ("bicubic_", self.baseline)):
-            for name, metric in metrics.items():
-                if int(metric.count) or self.trainer.world_size > 1:
-                    figures[f"val/{prefix}{name}"] = float(metric.compute())
-                metric.reset()
+        for name, metric in self._metrics.items():
+            if int(metric.count) or self.trainer.world_size > 1:
+                figures[f"val/{name}"] = float(metric.compute())
+            metric.reset()
         if self.trainer.world_size > 1:
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, self.per_image)
@@ -246,7 +261,7 @@ class RestorationModule(pl.LightningModule):
 
     # ---- checkpoints: only what trains
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the trainable tensors alone: the frozen weights are the backbone's."""
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {key: value for key, value in super().state_dict(*args, **kwargs).items() if key in trainable}
@@ -261,6 +276,8 @@ class RestorationModule(pl.LightningModule):
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raise UserError where the checkpoint's tensors or backbone are not this module's: nothing is loaded by halves."""
+        if absent := {"state_dict", "steps_taken", "backbone"} - checkpoint.keys():
+            raise UserError(f"the checkpoint is not of this program's training (no '{min(absent)}' in it): give a run's last.ckpt")
         saved, own = checkpoint["state_dict"], self.state_dict()
         differing = [
             f"{key} {tuple(saved[key].shape)} in the checkpoint, {tuple(own[key].shape)} here"

@@ -36,7 +36,8 @@ def prepare_process(*, seed: int) -> None:
 
 def quiet_libraries() -> None:
     """Silence chatter that tells a user of this program nothing; errors and our own messages stay."""
-    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero", "diffusers", "transformers"):
+    lightning = ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero")
+    for name in (*lightning, "diffusers", "transformers", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     transformers_logging.disable_progress_bar()
@@ -48,7 +49,7 @@ def quiet_libraries() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*litlogger.*",
         ".*You are using `torch.load` with `weights_only=False`.*",
-        "Already found a `peft_config` attribute.*",  # the released layout has three adapters
+        ".*module\\(s\\) in eval mode at the start of training.*",  # meant: no dropout, and nothing here has batch statistics
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ class LastCheckpoint(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.folder = self.folder or Path(trainer.default_root_dir) / "checkpoints"
+        # Last in the list, so that the other callbacks (the moving average) have finished the step that is saved.
+        trainer.callbacks = [callback for callback in trainer.callbacks if callback is not self] + [self]  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = pl_module.steps_taken
@@ -35,5 +36,5 @@ class LastCheckpoint(pl.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(temporary)  # every rank takes part, rank 0 writes
         if trainer.is_global_zero:
-            os.replace(temporary, path)
+            temporary.replace(path)
         self._saved = step

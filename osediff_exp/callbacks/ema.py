@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from osediff_exp.errors import UserError
+
 
 def warmed_up_decay(decay: float, num_updates: int) -> float:
     """Return min(decay, (1 + n) / (10 + n)): a young average forgets its start quickly."""
@@ -23,7 +25,7 @@ class GeneratorEMA(pl.Callback):
 
     def __init__(self, *, decay: float | None) -> None:
         if decay is not None and not 0 <= decay < 1:
-            raise ValueError(f"trainer.ema_decay={decay} must lie in [0, 1)")
+            raise UserError(f"trainer.ema_decay={decay} must lie in [0, 1); null averages nothing")
         self.decay = decay
         self.num_updates = 0
         self.average: dict[str, Tensor] = {}
@@ -68,4 +70,5 @@ class GeneratorEMA(pl.Callback):
         return {"num_updates": self.num_updates, "average": self.average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.num_updates, self.average = state_dict["num_updates"], state_dict["average"]
+        if self.decay is not None:  # else a run that averages nothing would validate a stale average
+            self.num_updates, self.average = state_dict["num_updates"], state_dict["average"]

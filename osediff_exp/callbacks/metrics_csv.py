@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ class MetricsCsv(Logger):
             writer.writeheader()
             for step in sorted(self._rows):
                 writer.writerow({"step": step, **{key: f"{value:.8g}" for key, value in self._rows[step].items()}})
-        os.replace(temporary, self.path)
+        temporary.replace(self.path)
         self._pending = 0
 
     @rank_zero_only

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def _save(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     picture.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _write_per_image(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -88,4 +87,4 @@ def _write_per_image(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({key: value if isinstance(value, str) else f"{value:.6g}" for key, value in row.items()} for row in rows)
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from osediff_exp.cli.check import check, check_keys
 from osediff_exp.cli.compose import Composer, open_composer
+from osediff_exp.cli.inputs import check_inputs
 from osediff_exp.cli.messages import as_user_errors
 from osediff_exp.errors import UserError
 
@@ -47,6 +48,7 @@ def make_plan(conf: Path, arguments: Arguments) -> Plan:
             _refuse_sweeps(parsed)
         for arm in _arms(swept):
             config = check(composer, [*fixed, *arm])
+            check_inputs(config)
         folder = _folder(composer, config, arguments.overrides, multirun)
         overrides = [*_naming(swept, parsed), *arguments.overrides, *_placing(folder, multirun)]
         return Plan(overrides=overrides, folder=folder, multirun=multirun)

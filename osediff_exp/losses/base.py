@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from osediff_exp.errors import UserError
+
 if TYPE_CHECKING:
     from osediff_exp.models.backbone import Backbone
 
@@ -51,10 +53,10 @@ class LossTerm(nn.Module, ABC):
     def __init__(self, *, weight: float) -> None:
         super().__init__()
         if weight < 0:
-            raise ValueError(f"a loss weight must not be negative, got {weight} for {type(self).__name__}")
+            raise UserError(f"a loss weight must not be negative, got {weight} for {type(self).__name__}: use 0 to leave the term out")
         self.weight = float(weight)
 
-    def attach(self, backbone: Backbone) -> None:  # noqa: B027 - most terms need nothing of the backbone
+    def attach(self, backbone: Backbone) -> None:
         """Take what the term needs of the frozen backbone; called once, before training."""
 
     @abstractmethod

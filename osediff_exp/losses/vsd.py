@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from osediff_exp.diffusion import add_noise, guide, predict_x0, regression_target
+from osediff_exp.errors import UserError
 from osediff_exp.losses.base import CriticTerm, LossInputs, TermOutput
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.lora import AlphaPolicy, add_lora, unet_targets
@@ -66,7 +67,7 @@ class VSDLoss(CriticTerm):
         super().__init__(weight=weight)
         for low, high, name in ((t_min, t_max, "t"), (score_t_min, score_t_max, "score_t")):
             if not 0 <= low < high:
-                raise ValueError(f"vsd.{name}_min={low} must be at least 0 and below vsd.{name}_max={high}")
+                raise UserError(f"loss.terms.vsd.{name}_min={low} must be at least 0 and below loss.terms.vsd.{name}_max={high}")
         self.guidance, self.t_min, self.t_max, self.epsilon = guidance, t_min, t_max, epsilon
         self.score_weight, self.score_t_min, self.score_t_max = score_weight, score_t_min, score_t_max
         self.rank, self.alpha, self.lora_alpha = rank, alpha, lora_alpha
@@ -77,7 +78,9 @@ class VSDLoss(CriticTerm):
     def attach(self, backbone: Backbone) -> None:
         steps = backbone.schedule.num_steps
         if max(self.t_max, self.score_t_max) > steps:
-            raise ValueError(f"vsd.t_max={self.t_max} and vsd.score_t_max={self.score_t_max} must not exceed the prior's {steps} timesteps")
+            raise UserError(
+                f"loss.terms.vsd.t_max={self.t_max} and score_t_max={self.score_t_max} must not exceed the backbone's {steps} timesteps"
+            )
         self.prior = share_frozen(backbone.unet)
         self.score = share_frozen(backbone.unet)
         add_lora(self.score, unet_targets(self.score), rank=self.rank, alpha=self.alpha, lora_alpha=self.lora_alpha)
@@ -100,7 +103,8 @@ class VSDLoss(CriticTerm):
         dtype = next(self.prior.parameters()).dtype
         z_in = z_t.to(dtype)
         both = self.prior(z_in.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([positive, negative])).sample.float()
-        prior_output = guide(*both.chunk(2), scale=self.guidance)
+        conditional, unconditional = both.chunk(2)
+        prior_output = guide(conditional, unconditional, self.guidance)
         score_output = self.score(z_in, t, positive).sample.float()
         abar, kind = self.schedule.abar(t), self.schedule.prediction_type
         return z, predict_x0(z_t, prior_output, abar, kind), predict_x0(z_t, score_output, abar, kind)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
@@ -13,8 +16,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from osediff_exp.diffusion import PredictionType
 from osediff_exp.errors import UserError
-from osediff_exp.models.sources import Part, PartLoader, resolve_source
 from osediff_exp.models.noise_schedule import NoiseSchedule
+from osediff_exp.models.sources import Part, PartLoader, resolve_source
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -75,11 +78,13 @@ class Backbone(nn.Module):
         return features[[distinct.index(prompt) for prompt in prompts]]
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits that identify the frozen weights (names, shapes and values), whatever their dtype on load."""
+        """Return 16 hex digits that identify the frozen weights (names, shapes and signs), whatever their dtype on load."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 64)].to("cpu", torch.float32)
-            digest.update(f"{name}{tuple(tensor.shape)}{[f'{value:.3g}' for value in sample.tolist()]}".encode())
+        for name, weight in sorted(self.named_parameters()):
+            # Signs survive rounding to any floating type (underflow keeps them too), and no training leaves all of them as they were.
+            signs = torch.signbit(weight.detach().flatten()[:: max(1, weight.numel() // 4096)]).cpu().numpy()
+            # transformers 5 dropped the text encoder's prefix: the same file has either name.
+            digest.update(f"{name.replace('text_model.', '')}{tuple(weight.shape)}".encode() + np.packbits(signs).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -107,7 +112,7 @@ def load_backbone(
     """
     torch_dtype = getattr(torch, dtype, None)
     if not isinstance(torch_dtype, torch.dtype):
-        raise UserError(f"backbone.dtype={dtype} is no floating type: use float32, bfloat16 or float16")
+        raise UserError(f"backbone.loader.dtype={dtype} is no floating type: use float32, bfloat16 or float16")
     load = PartLoader(revision=revision, variant=variant, local_files_only=local_files_only)
     source = resolve_source(sources, load)
     schedule = NoiseSchedule.from_config(load.json(source, "scheduler/scheduler_config.json"), prediction_type=prediction_type)
@@ -122,10 +127,18 @@ def load_backbone(
 
 
 def save_backbone(backbone: Backbone, folder: Path, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write the backbone to ``folder`` in diffusers layout (safetensors of ``dtype``), readable by diffusers and :func:`load_backbone`."""
+    """Write the backbone to ``folder`` in diffusers layout (safetensors of ``dtype``), readable by diffusers and :func:`load_backbone`.
+
+    The backbone itself keeps its precision, and a part of an earlier model in ``folder`` is replaced whole.
+    """
+    unfinished = folder.with_name(folder.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
     for part, module in ((Part.VAE, backbone.vae), (Part.UNET, backbone.unet), (Part.TEXT_ENCODER, backbone.text_encoder)):
-        original = next(module.parameters()).dtype
-        module.to(dtype).save_pretrained(folder / part)
-        module.to(original)
-    backbone.tokenizer.save_pretrained(folder / "tokenizer")
-    backbone.schedule.save(folder / "scheduler")
+        copy.deepcopy(module).to(dtype).save_pretrained(unfinished / part)
+    backbone.tokenizer.save_pretrained(unfinished / "tokenizer")
+    backbone.schedule.save(unfinished / "scheduler")
+    folder.mkdir(parents=True, exist_ok=True)
+    for written in sorted(unfinished.iterdir()):
+        shutil.rmtree(folder / written.name, ignore_errors=True)
+        written.replace(folder / written.name)
+    unfinished.rmdir()

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from osediff_exp.diffusion import predict_x0
+from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.lora import AlphaPolicy, add_lora, unet_targets, vae_targets
 from osediff_exp.models.views import share_frozen
@@ -48,7 +50,7 @@ class OneStepGenerator(Generator):
         latent: ``sample`` or ``mode`` of E's posterior where noise is given; without noise always the mode.
         unet_rank, vae_rank: LoRA ranks; alpha, lora_alpha: see :func:`osediff_exp.models.lora.lora_scale`.
         train_vae_encoder, train_vae_decoder, train_unet: which parts get LoRA (paper, Table 7).
-        train_conv_in: the U-Net's base conv_in weight trains too, as in the released code.
+        train_conv_in: the U-Net's base conv_in (weight and bias) trains too where the U-Net has LoRA, as in the released code.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
     """
 
@@ -71,9 +73,9 @@ class OneStepGenerator(Generator):
         super().__init__()
         schedule = backbone.schedule
         if not 0 <= timestep < schedule.num_steps:
-            raise ValueError(f"generator.timestep={timestep} is outside 0..{schedule.num_steps - 1}")
+            raise UserError(f"generator.timestep={timestep} is outside the backbone's 0..{schedule.num_steps - 1}")
         if latent not in ("sample", "mode"):
-            raise ValueError(f"generator.latent={latent} is unknown: use sample or mode")
+            raise UserError(f"generator.latent={latent} is unknown: use sample or mode")
         self.timestep, self.latent = timestep, latent
         self.scaling_factor = backbone.scaling_factor
         self.prediction_type = schedule.prediction_type
@@ -86,19 +88,21 @@ class OneStepGenerator(Generator):
             alpha=alpha,
             lora_alpha=lora_alpha,
         )
-        self.unet = self._view_unet(backbone, train_conv_in=train_unet and train_conv_in)
+        self.unet = self._view_unet(backbone, train_conv_in=train_unet and train_conv_in and unet_rank > 0)
         if train_unet:
             add_lora(self.unet, unet_targets(self.unet), rank=unet_rank, alpha=alpha, lora_alpha=lora_alpha)
         if gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()
-            self.vae.enable_gradient_checkpointing()
+            for network in (self.unet, self.vae):
+                network.enable_gradient_checkpointing()
 
     @staticmethod
-    def _view_unet(backbone: Backbone, *, train_conv_in: bool) -> nn.Module:
-        weight = backbone.unet.conv_in.weight
-        weight.requires_grad_(train_conv_in)  # so that the view gets a copy of its own
+    def _view_unet(backbone: Backbone, *, train_conv_in: bool) -> UNet2DConditionModel:
+        conv_in = backbone.unet.conv_in
+        conv_in.requires_grad_(train_conv_in)  # so that the view gets a copy of its own
         view = share_frozen(backbone.unet)
-        weight.requires_grad_(False)
+        conv_in.requires_grad_(False)
+        if train_conv_in and conv_in.weight.dtype != torch.float32:
+            keep_float32(view.conv_in)
         return view
 
     def encode(self, lq: Tensor, noise: Noise | None = None) -> Tensor:
@@ -123,3 +127,11 @@ class OneStepGenerator(Generator):
     def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None) -> GeneratorOutput:
         latent = self.one_step(self.encode(lq.to(next(self.vae.parameters()).dtype), noise), prompt_embeds)
         return GeneratorOutput(image=self.decode(latent), latent=latent)
+
+
+def keep_float32(layer: nn.Module) -> None:
+    """Let a layer of a lower-precision network compute and train in float32: small steps on its weights would be rounded away."""
+    dtype = next(layer.parameters()).dtype
+    layer.float()
+    layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+    layer.register_forward_hook(lambda _, inputs, output: output.to(dtype))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+
+from osediff_exp.errors import UserError
 
 AlphaPolicy = Literal["fixed", "rank", "rslora"]
 
@@ -67,9 +70,9 @@ def add_lora(module: nn.Module, targets: dict[str, list[str]], *, rank: int, alp
         alpha: how the scale follows the rank, see :func:`lora_scale`.
     """
     if alpha not in ("fixed", "rank", "rslora"):
-        raise ValueError(f"alpha policy '{alpha}' is unknown: use fixed, rank or rslora")
+        raise UserError(f"alpha={alpha} is no LoRA alpha policy: use fixed, rank or rslora")
     if rank < 0:
-        raise ValueError(f"a LoRA rank must not be negative, got {rank}")
+        raise UserError(f"a LoRA rank must not be negative, got {rank}: use 0 for no LoRA")
     trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     adapters = {adapter: names for adapter, names in targets.items() if names and rank > 0}
     for adapter, names in adapters.items():
@@ -80,10 +83,15 @@ def add_lora(module: nn.Module, targets: dict[str, list[str]], *, rank: int, alp
             init_lora_weights="gaussian",
             target_modules=names,
         )
-        inject_adapter_in_model(config, module, adapter)
+        with warnings.catch_warnings():  # PEFT warns of a second adapter; several are meant here
+            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+            inject_adapter_in_model(config, module, adapter)
     # PEFT leaves only the last adapter active: the released training script lost two of the score network's three this way.
     for layer in module.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.set_adapter(list(adapters))
     for name, parameter in module.named_parameters():
         parameter.requires_grad_("lora_" in name or name.replace(".base_layer", "") in trainable)
+        if "lora_" in name:
+            # In bfloat16 a step of 5e-5 on a weight of 0.25 is rounded away: what trains stays in float32 (PEFT casts around it).
+            parameter.data = parameter.data.float()

@@ -24,17 +24,28 @@ class NoiseSchedule(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], *, prediction_type: PredictionType | None = None) -> Self:
-        """Read a diffusers ``scheduler_config.json``; ``prediction_type`` overrides the file's."""
+        """Read a diffusers ``scheduler_config.json``; ``prediction_type`` overrides the file's.
+
+        Raises:
+            UserError: if the schedule or the prediction type is not supported.
+        """
         chosen = prediction_type or config.get("prediction_type", "epsilon")
         if chosen not in get_args(PredictionType):
-            raise UserError(f"prediction type '{chosen}' is not supported: set backbone.prediction_type to epsilon or v_prediction")
-        return cls(
-            beta_start=config["beta_start"],
-            beta_end=config["beta_end"],
-            schedule=config["beta_schedule"],
-            num_steps=config.get("num_train_timesteps", 1000),
-            prediction_type=chosen,
-        )
+            raise UserError(f"prediction type '{chosen}' is not supported: set backbone.loader.prediction_type to epsilon or v_prediction")
+        if config.get("rescale_betas_zero_snr") or config.get("trained_betas") is not None:
+            raise UserError("the scheduler's rescale_betas_zero_snr and trained_betas are not supported: take a backbone without them")
+        try:
+            return cls(
+                beta_start=config["beta_start"],
+                beta_end=config["beta_end"],
+                schedule=config["beta_schedule"],
+                num_steps=config.get("num_train_timesteps", 1000),
+                prediction_type=chosen,
+            )
+        except KeyError as error:
+            raise UserError(f"the backbone's scheduler_config.json has no {error}: take a backbone whose scheduler names its betas") from error
+        except ValueError as error:
+            raise UserError(f"the backbone's scheduler_config.json cannot be used: {error}") from error
 
     def abar(self, t: int | Tensor) -> Tensor:
         """Return abar_t in float64: a scalar for an integer, (B,) for integer timesteps (B,), on the timesteps' device."""

@@ -44,7 +44,7 @@ class AutoencoderPretraining(pl.LightningModule):
         reconstruction = self.vae.decode(posterior.mean + posterior.std * noise).sample
         l1 = (reconstruction.float() - x).abs().mean()
         kl = posterior.kl().mean() / x[0].numel()
-        self.log_dict({"train/l1": l1, "train/kl": kl, "train/lr": self.optimizers().param_groups[0]["lr"]})
+        self.log_dict({"train/l1": l1, "train/kl": kl, "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"]})
         return l1 + self.kl_weight * kl
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -30,7 +30,7 @@ def _some(rng: np.random.Generator, words: list[str], *, at_least: int) -> list[
 def caption(
     rng: np.random.Generator, *, name: str, degraded: bool, positive_prompt: str, negative_prompt: str, drop_probability: float
 ) -> str:
-    """Return a training caption; half of the captions are the whole prompt, so that exactly it is well known, half are some of its words."""
+    """Return a training caption: half of them the whole prompt, so that exactly it is well known, half some of its words."""
     if rng.random() < drop_probability:
         return ""
     prompt = negative_prompt if degraded else positive_prompt

@@ -96,7 +96,7 @@ class PriorPretraining(pl.LightningModule):
         t = sample_integers(self.seed, "prior/t", 0, indices, 0, self.backbone.schedule.num_steps).to(self.device)
         eps = sample_noise(self.seed, "prior/eps", 0, indices, tuple(latents.shape[1:])).to(latents)
         loss = self._loss(latents, self._text(captions), t, eps)
-        self.log_dict({"train/loss": loss, "train/lr": self.optimizers().param_groups[0]["lr"]})
+        self.log_dict({"train/loss": loss, "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"]})
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

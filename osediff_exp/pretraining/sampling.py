@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,14 @@ from osediff_exp.models.backbone import Backbone
 
 @torch.no_grad()
 def ddim_sample(
-    backbone: Backbone, x_t: Tensor, prompt_embeds: Tensor, negative_embeds: Tensor, *, guidance: float, num_steps: int, start: int | None = None
+    backbone: Backbone,
+    x_t: Tensor,
+    prompt_embeds: Tensor,
+    negative_embeds: Tensor,
+    *,
+    guidance: float,
+    num_steps: int,
+    start: int | None = None,
 ) -> Tensor:
     """Return latents after DDIM with eta = 0 (Song et al. 2021), from timestep ``start`` (default: the last) down to 0.
 
@@ -22,7 +31,7 @@ def ddim_sample(
     """
     schedule = backbone.schedule
     timesteps = torch.linspace(start or schedule.num_steps - 1, 0, num_steps + 1).round().long().tolist()
-    for t, t_next in zip(timesteps[:-1], timesteps[1:], strict=True):
+    for t, t_next in pairwise(timesteps):
         x0, eps = _predict(backbone, x_t, t, prompt_embeds, negative_embeds, guidance)
         x_t = x0 if t_next == 0 else add_noise(x0, eps, schedule.abar(t_next))
     return x_t

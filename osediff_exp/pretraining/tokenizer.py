@@ -25,7 +25,11 @@ def train_tokenizer(folder: Path, *, prompts: list[str], content_words: list[str
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 2 - len(alphabet), min_frequency=1, end_of_word_suffix=_SUFFIX, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size - 2 - len(alphabet),
+        min_frequency=1,
+        end_of_word_suffix=_SUFFIX,
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     bpe.train_from_iterator([" ".join(words), ","], trainer)
     merges = [tuple(merge) for merge in json.loads(bpe.to_str())["model"]["merges"]]
@@ -35,6 +39,7 @@ def train_tokenizer(folder: Path, *, prompts: list[str], content_words: list[str
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({token: k for k, token in enumerate(vocabulary)}, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length, "bos_token": _START, "eos_token": _END, "pad_token": _END}
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length}
+    settings |= {"bos_token": _START, "eos_token": _END, "pad_token": _END}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     return CLIPTokenizer.from_pretrained(folder)

@@ -10,8 +10,10 @@ from osediff_exp.reporting.runs import Run, read_yaml
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROGRAM = "osediff-exp"
+PROGRAM = ("python", "-m", "osediff_exp")
 _SWEEP = "hydra.mode=MULTIRUN"
+# What the command line itself adds, and where this machine happened to put the folders: no part of the experiment.
+_OWN = (_SWEEP, "hydra.job.config.override_dirname", "hydra.sweep.dir=", "hydra.run.dir=")
 
 
 def sweep_command(sweep_dir: Path) -> str:
@@ -22,7 +24,7 @@ def sweep_command(sweep_dir: Path) -> str:
     hydra, task = _overrides(config, "hydra"), _overrides(config, "task")
     # Hydra turns the flag -m into an override; a sweep that an experiment file started has no such flag.
     flag = ["-m"] if _SWEEP in hydra else []
-    return shlex.join([PROGRAM, *flag, *task, *(text for text in hydra if text != _SWEEP)])
+    return shlex.join([*PROGRAM, *flag, *task, *(text for text in hydra if not text.startswith(_OWN))])
 
 
 def run_command(run: Run) -> str:
@@ -31,7 +33,7 @@ def run_command(run: Run) -> str:
         return ""
     # An experiment file may carry its own sweep; one arm of it must not start the whole sweep again.
     mode = ["hydra.mode=RUN"] if any(text.lstrip("+").startswith("experiment=") for text in run.overrides) else []
-    return shlex.join([PROGRAM, *run.overrides, *mode])
+    return shlex.join([*PROGRAM, *run.overrides, *mode])
 
 
 def _overrides(config: dict[str, Any], kind: str) -> list[str]:

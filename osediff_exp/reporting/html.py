@@ -101,7 +101,8 @@ def _curves(comparison: Comparison) -> list[tuple[str, list[tuple[str, Markup]]]
     """Return (section, [(figure, SVG)]) for every logged figure, sections in their fixed order."""
     arms = [(place, row.label, row.run.curves) for place, row in enumerate(comparison.rows) if row.run]
     sections: dict[str, list[tuple[str, Markup]]] = {name: [] for name in _SECTIONS}
-    for key in dict.fromkeys(key for _, _, curves in arms for key in curves):
+    keys = dict.fromkeys(key for _, _, curves in arms for key in curves)
+    for key in (key for key in keys if not key.startswith("val/bicubic_")):  # constants: the table has them
         svg = plot(key, [Series(label, place, curves[key]) for place, label, curves in arms if key in curves])
         if svg:
             sections[_section(key)].append((key, Markup(svg)))

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -142,8 +143,10 @@ def _step_seconds(config: DictConfig, run_dir: Path) -> float | None:
     """Return the median seconds of a training step, or None (and say why) where the backbone's weights cannot be had."""
     try:
         backbone = instantiate(config.backbone.loader)
-    except UserError as error:
-        log.warning("the training step is not measured: %s", error)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, UserError):
+            raise
+        log.warning("the training step is not measured: %s", error.__cause__)
         return None
     short = _without_company(config)
     trainer, clock = build_trainer(short, run_dir), StepClock(accumulate=config.trainer.accumulate)
@@ -155,9 +158,9 @@ def _step_seconds(config: DictConfig, run_dir: Path) -> float | None:
 def _without_company(config: DictConfig) -> DictConfig:
     """Return the configuration of a short training that neither validates, nor logs to W&B, nor writes checkpoints and pictures."""
     num_steps = UNTIMED_STEPS + config.benchmark.num_steps
-    short = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    short.trainer |= {"max_steps": num_steps, "validate_every": num_steps + 1, "log_every": num_steps}
-    short.logger.wandb.mode = "disabled"
+    trainer = {"max_steps": num_steps, "validate_every": num_steps + 1, "log_every": num_steps}
+    short = OmegaConf.merge(config, {"trainer": trainer, "logger": {"wandb": {"mode": "disabled"}}})
+    assert isinstance(short, DictConfig)
     short.callbacks = {}
     return short
 

@@ -45,8 +45,7 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None
         raise UserError(f"stage={config.stage} is unknown: use vae or prior.{nearest(str(config.stage), stages)}")
     quiet_libraries()
     prepare_process(seed=config.seed)
-    settings = OmegaConf.to_container(config.pretrain, resolve=True)
-    assert isinstance(settings, dict)
+    settings: Any = OmegaConf.to_container(config.pretrain, resolve=True)
     data = instantiate(config.data.datamodule, _partial_=True)(
         degradation=instantiate(config.degradation),
         batch_size=settings["batch_size"],
@@ -80,8 +79,8 @@ def _prior_stage(config: DictConfig, settings: dict[str, Any], data: Restoration
         prompts=[settings["positive_prompt"], settings["negative_prompt"]],
         content_words=[word for name in names for word in content_words(name)],
     )
-    keys = ("positive_prompt", "negative_prompt", "degraded_fraction", "drop_probability")
-    keys += ("learning_rate", "weight_decay", "warmup_steps", "max_steps")
+    keys = ["positive_prompt", "negative_prompt", "degraded_fraction", "drop_probability"]
+    keys += ["learning_rate", "weight_decay", "warmup_steps", "max_steps"]
     module = PriorPretraining(backbone=backbone, seed=config.seed, **{key: settings[key] for key in keys})
     trainer = _fit(module, data, config, settings, run_dir)
     save_backbone(backbone.eval(), run_dir / "backbone")

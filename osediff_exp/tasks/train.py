@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 import time
+import zipfile
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.errors import UserError
@@ -32,12 +36,15 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     module = build_module(config, backbone)
     trainer = build_trainer(config, run_dir)
     started = time.perf_counter()
-    trainer.fit(module, datamodule=data, ckpt_path=_resume_from(config, run_dir), weights_only=False)
+    checkpoint = _resume_from(config, run_dir)
+    finished = checkpoint is not None and _steps_in(checkpoint) >= config.trainer.max_steps
+    if not finished:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     train_seconds = time.perf_counter() - started
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if module.validated_step != module.steps_taken:
-        trainer.validate(module, datamodule=data, verbose=False)
+    if module.validated_step != module.steps_taken or finished:
+        trainer.validate(module, datamodule=data, ckpt_path=checkpoint if finished else None, verbose=False, weights_only=True)
     for logger in trainer.loggers:
         logger.finalize("success")
     _finish_distributed()
@@ -111,11 +118,11 @@ def build_trainer(config: DictConfig, run_dir: Path) -> pl.Trainer:
 def build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
     """Return metrics.csv's logger and W&B's; only rank 0 starts a W&B run."""
     loggers: list[Logger] = [instantiate(config.logger.csv, path=str(run_dir / "metrics.csv"))]
-    if pl.utilities.rank_zero_only.rank == 0:
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         wandb = instantiate(config.logger.wandb, _partial_=True)(
             folder=str(run_dir),
             name=config.name or run_dir.name,
-            group=run_dir.parent.name if HydraConfig.initialized() and HydraConfig.get().mode.name == "MULTIRUN" else None,
+            group=run_dir.parent.name if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN else None,
             settings=OmegaConf.to_container(config, resolve=True),
         )
         loggers += [wandb] if wandb is not None else []
@@ -126,8 +133,9 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
     """Return the flat figures of result.json."""
     last = module.latest
     parameters = {name: sum(parameter.numel() for parameter in group) for name, group in module.parameter_groups().items()}
+    counts: Figures = {"steps": module.steps_taken, "num_val_images": len(module.per_image)}
     return (
-        {"steps": module.steps_taken, "num_val_images": len(module.per_image)}
+        counts
         | {key.removeprefix("val/"): value for key, value in last.items() if key.startswith("val/")}
         | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second")}
         | {f"params_trainable_{name}": count for name, count in parameters.items()}
@@ -147,6 +155,18 @@ def _resume_from(config: DictConfig, run_dir: Path) -> str | None:
     if not path.is_file():
         raise UserError(f"resume={path}: there is no such file; give a run's checkpoints/last.ckpt, or auto")
     return str(path)
+
+
+def _steps_in(checkpoint: str) -> int:
+    """Return the optimizer steps behind a checkpoint of ours.
+
+    Raises:
+        UserError: if the file is none.
+    """
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["steps_taken"])
+    except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError(f"resume={checkpoint} is no checkpoint of this program ({type(error).__name__}): give a run's last.ckpt") from error
 
 
 def _finish_distributed() -> None:

@@ -86,7 +86,7 @@ def test_markdown_marks_the_best_and_lists_failures_command_and_commit(tmp_path:
     assert "| with VSD | 25.15 | 0.7341 | **0.2910** | **5.020** |" in text
     assert "| bicubic | 23.50 | 0.6600 | 0.4100 | 8.100 |" in text
     assert "- lambda2=8: lambda2=8 diverged" in text
-    assert "    osediff-exp -m +experiment=vsd_ablation lambda2=0,1,8,2" in text
+    assert "    python -m osediff_exp -m +experiment=vsd_ablation lambda2=0,1,8,2" in text
     assert "commit 1a2b3c4" in text
     assert "(<comparison_grid.png>)" in text
     assert r"Does \<VSD\> & friends help?" in text
@@ -121,7 +121,7 @@ def test_without_settings_title_and_question_are_made_from_the_sweep(tmp_path: P
 def test_the_command_of_one_arm_does_not_start_the_sweep_again(tmp_path: Path) -> None:
     runs = [row.run for row in compare(make_sweep(tmp_path)).arms]
     assert runs[0] is not None
-    assert run_command(runs[0]) == "osediff-exp +experiment=vsd_ablation lambda2=0 hydra.mode=RUN"
+    assert run_command(runs[0]) == "python -m osediff_exp +experiment=vsd_ablation lambda2=0 hydra.mode=RUN"
 
 
 def test_a_report_can_be_written_over_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

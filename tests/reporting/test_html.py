@@ -66,7 +66,7 @@ def test_the_page_says_what_was_asked_and_what_became_of_every_arm(page: str) ->
     assert "Does &lt;VSD&gt; &amp; friends help?" in text
     assert "lambda2=8 diverged: the loss is not finite at step 40; lower lambda2" in text
     assert "2 of 4 have finished." in text
-    assert "osediff-exp -m +experiment=vsd_ablation lambda2=0,1,8,2" in text
+    assert "python -m osediff_exp -m +experiment=vsd_ablation lambda2=0,1,8,2" in text
     for word in ("PSNR-Y", "NIQE", "ST-LPIPS", "train/vsd_grad_norm", "VSD diagnostics", "4,437,000", "1a2b3c4", "step 100"):
         assert word in text
     assert re.findall(r'class="number best" data-sort="([^"]+)"', page) == ["25.94", "0.741", "0.291", "5.02"]

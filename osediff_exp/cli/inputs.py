@@ -1,0 +1,48 @@
+"""Is what a run reads there? Photos, pairs and checkpoints are looked for before anything heavy is imported or any folder made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from osediff_exp.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_READS_PHOTOS = ("train", "pretrain")
+_seen: set[str] = set()
+
+
+def check_inputs(config: DictConfig) -> None:
+    """Raise UserError where a photo folder is missing or empty, or a checkpoint to resume from does not exist."""
+    if config.task.name in _READS_PHOTOS:
+        _check_photos(config)
+    resume = config.get("resume")
+    if resume not in (None, "auto"):
+        check_path(Path(str(resume)), "resume")
+
+
+def _check_photos(config: DictConfig) -> None:
+    module = OmegaConf.select(config, "data.datamodule")
+    if module is None:
+        return
+    for node in [*(module.get("train") or []), *(module.get("val") or [])]:
+        text = OmegaConf.to_yaml(node, resolve=True)
+        if text not in _seen:  # a large folder is listed once, not once per arm
+            instantiate(node).pictures()
+            _seen.add(text)
+    for key in ("val_lr_root", "val_hr_root"):
+        if module.get(key) is not None:
+            check_path(Path(str(module[key])), f"data.{key}")
+
+
+def check_path(path: Path, key: str) -> None:
+    """Raise UserError unless ``path`` exists; the message offers the nearest name beside it."""
+    path = path.expanduser()
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"{key}={path}: there is no such file or folder.{nearest(path.name, siblings)}")
