@@ -125,6 +125,9 @@ class RestorationModule(pl.LightningModule):
 
     # ---- training
 
+    def on_fit_start(self) -> None:
+        check_validation_share(len(self.trainer.datamodule.val_pairs), self.trainer.world_size)  # type: ignore[attr-defined]
+
     def on_train_start(self) -> None:
         self._since = (self.steps_taken, time.perf_counter())
         for logger in self.loggers:
@@ -297,3 +300,12 @@ class RestorationModule(pl.LightningModule):
                 f"the checkpoint was trained on another backbone ({checkpoint['backbone']['source']}, fingerprint {fingerprint}; here "
                 f"{self.backbone.source}, {self.backbone.fingerprint()}): set backbone to the one of its config.yaml"
             )
+
+
+def check_validation_share(num_pictures: int, world_size: int) -> None:
+    """Raise UserError where a process would have no validation picture: Lightning passes it by, and the others wait for it for ever."""
+    if 0 < num_pictures < world_size:
+        raise UserError(
+            f"{num_pictures} validation pictures cannot be shared by {world_size} processes: give at least {world_size}, none at all, "
+            "or set trainer.devices lower"
+        )

@@ -49,6 +49,8 @@ def quiet_libraries() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*litlogger.*",
         ".*You are using `torch.load` with `weights_only=False`.*",
+        "Total length of `.*` across ranks is zero.*",  # no validation pictures
+        ".*your dataloader is not resumable.*",  # ours goes on at its own position
         ".*module\\(s\\) in eval mode at the start of training.*",  # meant: no dropout, and nothing here has batch statistics
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
     ):

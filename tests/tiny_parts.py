@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from osediff_exp.metrics.psnr_y import PSNRY
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator import OneStepGenerator
 from osediff_exp.models.prompts import FixedPrompt
+from osediff_exp.models.views import share_frozen
 from osediff_exp.module import RestorationModule
 from osediff_exp.pretraining.initial import initial_backbone
+from osediff_exp.runtime import quiet_libraries
 
 SGD = partial(torch.optim.SGD, lr=0.05)
 SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
@@ -70,12 +73,30 @@ def random_backbone(folder: Path, *, prediction_type: str = "epsilon", seed: int
     )
 
 
+_prototypes: dict[tuple[type, int, str], tuple[Backbone, nn.Module]] = {}
+
+
+def _copy_of_prototype(build: Callable[[], Any], kind: type, backbone: Backbone, settings: dict[str, Any]) -> Any:
+    """Return a new view like ``build()``'s; injecting LoRA once per kind of view saves most of these tests' time."""
+    key = (kind, id(backbone), repr(sorted(settings.items())))
+    if key not in _prototypes:
+        _prototypes[key] = (backbone, build())
+    return share_frozen(_prototypes[key][1])
+
+
 def make_generator(backbone: Backbone, **settings: Any) -> OneStepGenerator:
-    torch.manual_seed(1)
-    return OneStepGenerator(**{"backbone": backbone, "timestep": 250} | settings)
+    def build() -> OneStepGenerator:
+        torch.manual_seed(1)
+        return OneStepGenerator(**{"backbone": backbone, "timestep": 250} | settings)
+
+    return _copy_of_prototype(build, OneStepGenerator, backbone, settings)
 
 
 def make_vsd(backbone: Backbone, **settings: Any) -> VSDLoss:
+    return _copy_of_prototype(lambda: build_vsd(backbone, **settings), VSDLoss, backbone, settings)
+
+
+def build_vsd(backbone: Backbone, **settings: Any) -> VSDLoss:
     torch.manual_seed(2)
     defaults = {
         "weight": 1.0,
@@ -110,7 +131,7 @@ def make_inputs(backbone: Backbone, *, indices: list[int], step: int = 0, side: 
     rows = [torch.Generator().manual_seed(1000 + index) for index in indices]
     image = torch.stack([torch.rand(3, side, side, generator=row) * 2 - 1 for row in rows])
     latent = torch.stack([torch.randn(4, side // 2, side // 2, generator=row) for row in rows])
-    prompts = [f"photo {'sharp tree drawing'.split()[index % 3]}" for index in indices]
+    prompts = [f"photo {('sharp', 'tree', 'drawing')[index % 3]}" for index in indices]
     return LossInputs(
         output=image.clone().requires_grad_(),
         target=image.flip(-1),
@@ -171,6 +192,8 @@ def make_data(folder: Path, *, batch_size: int, accumulate: int = 1, num_val: in
 
 
 def make_trainer(folder: Path, *, validate_every: int = 1000, **settings: Any) -> pl.Trainer:
+    """Return a trainer as task=train's; what the program keeps from users' terminals is no error in a test either."""
+    quiet_libraries()
     defaults = {
         "default_root_dir": folder,
         "accelerator": "cpu",

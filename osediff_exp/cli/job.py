@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.errors import InstantiationException
 from hydra.utils import get_method
 from omegaconf import DictConfig, read_write
 
@@ -41,12 +42,23 @@ def job(config: DictConfig) -> None:
     except KeyboardInterrupt:
         write_error(run_dir, "interrupted")
         raise
-    except UserError as error:
-        write_error(run_dir, _tell(one_line(str(error)), run_dir))
     except (Exception, SystemExit) as error:
+        if (mistake := _users_mistake(error)) is not None:
+            write_error(run_dir, _tell(mistake, run_dir))
+            return
         line = one_line("".join(traceback.format_exception_only(error)))
         _tell(f"{line} (traceback: {run_dir / ERROR_LOG})", run_dir)
         write_error(run_dir, line, traceback.format_exc())
+
+
+def _users_mistake(error: BaseException) -> str | None:
+    """Return the one line of a UserError, also where Hydra's ``instantiate`` or a loader's worker process has wrapped it."""
+    while not isinstance(error, UserError):
+        if not isinstance(error, InstantiationException) or error.__cause__ is None:
+            return None
+        error = error.__cause__
+    # A data loader's worker sends its traceback along as text: the message is what follows the error's own name.
+    return one_line(str(error).rpartition("errors.UserError: ")[2])
 
 
 def process_rank() -> int:

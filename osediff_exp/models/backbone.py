@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -142,3 +143,10 @@ def save_backbone(backbone: Backbone, folder: Path, *, dtype: torch.dtype = torc
         shutil.rmtree(folder / written.name, ignore_errors=True)
         written.replace(folder / written.name)
     unfinished.rmdir()
+
+
+def _save_vocabulary(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write ``vocab.json`` and ``merges.txt`` too: transformers before 5 reads these and not ``tokenizer.json``."""
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    (folder / "vocab.json").write_text(json.dumps(tokenizer.get_vocab(), ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in merges))

@@ -43,7 +43,9 @@ class NoiseSchedule(nn.Module):
                 prediction_type=chosen,
             )
         except KeyError as error:
-            raise UserError(f"the backbone's scheduler_config.json has no {error}: take a backbone whose scheduler names its betas") from error
+            raise UserError(
+                f"the backbone's scheduler_config.json has no {error}: take a backbone whose scheduler names its betas"
+            ) from error
         except ValueError as error:
             raise UserError(f"the backbone's scheduler_config.json cannot be used: {error}") from error
 

@@ -42,7 +42,9 @@ _KNOWN = (
     Metric("lpips", "LPIPS", "lower", 4, "distance to the original as a neural network sees it; 0 is identical"),
     Metric("dists", "DISTS", "lower", 4, "distance to the original in structure and texture; 0 is identical"),
     Metric("niqe", "NIQE", "lower", 3, "how unnatural the picture looks by itself, without the original"),
-    Metric("sharpness", "Sharpness", "unknown", 3, "fine contrast relative to the original: 1 is as sharp, below is softer, noise counts too"),
+    Metric(
+        "sharpness", "Sharpness", "unknown", 3, "fine contrast relative to the original: 1 is as sharp, below is softer, noise counts too"
+    ),
     Metric("fid", "FID", "lower", 2, "how far the set of outputs lies from the set of originals"),
     Metric("musiq", "MUSIQ", "higher", 2, "quality as a network trained on people's ratings sees it, without the original"),
     Metric("maniqa", "MANIQA", "higher", 4, "quality as a network trained on people's ratings sees it, without the original"),

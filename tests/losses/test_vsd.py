@@ -73,7 +73,9 @@ def by_hand(term: VSDLoss, inputs: LossInputs) -> tuple[Tensor, Tensor]:
         z_t = abar**0.5 * z + (1 - abar) ** 0.5 * eps
         positive, negative = inputs.prompt_embeds[row : row + 1], inputs.negative_embeds[row : row + 1]
         with torch.no_grad():
-            outputs = [net(z_t, t, c).sample.double() for net, c in ((term.prior, positive), (term.prior, negative), (term.score, positive))]
+            outputs = [
+                net(z_t, t, c).sample.double() for net, c in ((term.prior, positive), (term.prior, negative), (term.score, positive))
+            ]
         guided = outputs[1] + term.guidance * (outputs[0] - outputs[1])
         x0_prior, x0_score = ((z_t.double() - (1 - abar) ** 0.5 * output) / abar**0.5 for output in (guided, outputs[2]))
         weights.append(1 / (z - x0_prior).abs().mean())

@@ -117,7 +117,9 @@ def test_no_sources_at_all() -> None:
 def test_the_hub_is_asked_with_revision_and_cache_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     asked = []
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args, **kwargs: asked.append((args, kwargs)) or str(tmp_path / "config.json"))
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *args, **kwargs: asked.append((args, kwargs)) or str(tmp_path / "config.json")
+    )
     load = sources.PartLoader(revision="abc", variant="fp16", local_files_only=True)
     assert sources.resolve_source(["some/model"], load) == "some/model"
     assert asked == [(("some/model", "unet/config.json"), {"revision": "abc", "local_files_only": True})]

@@ -172,7 +172,12 @@ def test_a_bfloat16_backbone_trains_in_float32(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"timestep": 1000}, r"0\.\.999"), ({"timestep": -1}, r"0\.\.999"), ({"latent": "median"}, "sample or mode"), ({"alpha": "x"}, "rslora")],
+    [
+        ({"timestep": 1000}, r"0\.\.999"),
+        ({"timestep": -1}, r"0\.\.999"),
+        ({"latent": "median"}, "sample or mode"),
+        ({"alpha": "x"}, "rslora"),
+    ],
 )
 def test_wrong_settings_are_the_users_mistake(backbone: Backbone, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):

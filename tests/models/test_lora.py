@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from tiny_parts import SCHEDULER, make_vsd
+from tiny_parts import SCHEDULER, build_vsd, make_vsd
 from torch import nn
 
 from osediff_exp.errors import UserError
@@ -97,7 +97,7 @@ def test_other_ranks(sd21: Backbone, rank: int, millions: float) -> None:
 
 def test_the_score_network_trains_all_of_its_adapters(sd21: Backbone) -> None:
     with torch.device("meta"):
-        assert count(make_vsd(sd21).critic_parameters()) == 4_055_712
+        assert count(build_vsd(sd21).critic_parameters()) == 4_055_712
 
 
 @pytest.mark.parametrize(("alpha", "scale"), [("fixed", 8 / 2), ("rank", 1.0), ("rslora", 8 / 2**0.5)])

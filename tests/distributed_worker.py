@@ -1,0 +1,37 @@
+"""Run by tests/test_distributed.py: train on any number of CPU processes, leave the weights and figures in a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import osediff_exp  # noqa: F401 - first: see tests/conftest.py
+
+# isort: split
+import torch
+from tiny_parts import make_data, make_module, make_trainer, trainable
+
+from osediff_exp.callbacks.checkpoint import LastCheckpoint
+from osediff_exp.callbacks.validation_records import ValidationRecords
+from osediff_exp.models.backbone import load_backbone
+
+
+def train(backbone_folder: Path, folder: Path, *, photos: Path, num_val: int, devices: int, batch_size: int, accumulate: int) -> None:
+    """Train 3 steps and write ``folder/trained.pt``: tensors, latest figures, per-image scores."""
+    backbone = load_backbone(sources=[str(backbone_folder)])
+    module = make_module(backbone, max_steps=3, accumulate=accumulate)
+    trainer = make_trainer(
+        folder,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        callbacks=[LastCheckpoint(every=3), ValidationRecords(num_pictures=2, wandb_pictures=0)],
+    )
+    trainer.fit(module, datamodule=make_data(photos, batch_size=batch_size, accumulate=accumulate, num_val=num_val))
+    if trainer.is_global_zero:
+        torch.save({"weights": trainable(module), "latest": module.latest, "per_image": module.per_image}, folder / "trained.pt")
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[3])
+    train(Path(sys.argv[1]), Path(sys.argv[2]), photos=Path(settings.pop("photos")), **settings)

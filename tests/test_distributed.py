@@ -1,0 +1,58 @@
+"""Two processes on the same global batch are one process: weights of generator and score network, logged figures, validation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed_worker import train
+from tiny_parts import largest_difference, make_module, trainable, write_photos
+
+from osediff_exp.models.backbone import Backbone
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+
+
+def one_process(backbone_folder: Path, folder: Path, **settings: Any) -> dict[str, Any]:
+    folder.mkdir()
+    train(backbone_folder, folder, devices=1, **settings)
+    return torch.load(folder / "trained.pt")
+
+
+def two_processes(backbone_folder: Path, folder: Path, **settings: Any) -> dict[str, Any]:
+    folder.mkdir()
+    settings |= {"devices": 2, "photos": str(settings["photos"])}
+    command = [sys.executable, str(WORKER), str(backbone_folder), str(folder), json.dumps(settings)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(folder / "trained.pt")
+
+
+@pytest.mark.parametrize(("num_val", "accumulate"), [(3, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
+def test_two_processes_are_one(backbone: Backbone, backbone_folder: Path, tmp_path: Path, num_val: int, accumulate: int) -> None:
+    write_photos(tmp_path / "photos" / "train", 3)
+    write_photos(tmp_path / "photos" / "val", num_val)
+    settings = {"photos": tmp_path / "photos", "num_val": num_val, "accumulate": accumulate}
+    one = one_process(backbone_folder, tmp_path / "one", batch_size=4, **settings)
+    two = two_processes(backbone_folder, tmp_path / "two", batch_size=2, **settings)
+    assert largest_difference(one["weights"], two["weights"]) < 1e-5
+    start = trainable(make_module(backbone))
+    for prefix in ("generator.", "terms.vsd.score."):
+        moved = [float((weight - start[name]).abs().max()) for name, weight in one["weights"].items() if name.startswith(prefix)]
+        assert max(moved) > 1e-3
+    assert one["latest"].keys() == two["latest"].keys()
+    for key, value in one["latest"].items():
+        if "second" not in key:
+            assert two["latest"][key] == pytest.approx(value, rel=2e-3), key
+    assert [row["name"] for row in two["per_image"]] == [row["name"] for row in one["per_image"]]
+    assert len(two["per_image"]) == num_val
+    for folder in ("one", "two"):
+        assert len(list((tmp_path / folder / "images" / "output").iterdir())) == num_val
+        assert [path.name for path in (tmp_path / folder / "checkpoints").iterdir()] == ["last.ckpt"]
