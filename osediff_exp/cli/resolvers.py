@@ -1,4 +1,4 @@
-"""Resolvers that the configuration's folder names use."""
+"""Resolvers that the configuration uses."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def slug(text: str) -> str:
     return f"{safe[: _LONGEST - 9]}~{hashlib.sha1(safe.encode()).hexdigest()[:8]}"
 
 
+def times(first: float, second: float) -> float:
+    """Return the product of two numbers."""
+    return float(first) * float(second)
+
+
 def register_resolvers() -> None:
-    """Make ``${slug:...}`` known to OmegaConf in this process (launchers start others: they import the job's module)."""
+    """Make ``${slug:...}`` and ``${times:...}`` known to OmegaConf in this process (launchers start others: they import the job's module)."""
     OmegaConf.register_new_resolver("slug", slug, replace=True)
+    OmegaConf.register_new_resolver("times", times, replace=True)

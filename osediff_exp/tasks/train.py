@@ -67,15 +67,15 @@ def build_terms(config: DictConfig, backbone: Backbone) -> dict[str, LossTerm]:
     """Return the loss terms of weight above 0, attached to the backbone."""
     terms = {name: instantiate(node) for name, node in config.loss.terms.items() if node is not None and node.weight != 0}
     for term in terms.values():
+        torch.manual_seed(config.seed + 1)  # a term starts alike whichever others there are
         term.attach(backbone)
     return terms
 
 
 def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
-    """Return the module; weights are initialised from the seed, in an order that does not depend on which terms there are."""
+    """Return the module; weights are initialised from the seed, alike whichever terms there are."""
     torch.manual_seed(config.seed)
     generator = instantiate(config.generator)(backbone=backbone)
-    torch.manual_seed(config.seed + 1)
     return RestorationModule(
         backbone=backbone,
         generator=generator,
