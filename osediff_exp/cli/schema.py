@@ -17,6 +17,7 @@ OPEN_DICTS = (
 NULLABLE: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "resume": (str,),
+    "trainer.ema_decay": (float,),
     "runs": (str, list),
     "report.title": (str,),
     "report.question": (str,),
