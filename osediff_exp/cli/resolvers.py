@@ -28,6 +28,6 @@ def times(first: float, second: float) -> float:
 
 
 def register_resolvers() -> None:
-    """Make ``${slug:...}`` and ``${times:...}`` known to OmegaConf in this process (launchers start others: they import the job's module)."""
+    """Make ``${slug:...}`` and ``${times:...}`` known in this process (launchers start others: they import the job's module)."""
     OmegaConf.register_new_resolver("slug", slug, replace=True)
     OmegaConf.register_new_resolver("times", times, replace=True)

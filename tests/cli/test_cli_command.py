@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,15 +21,21 @@ def folder(done: subprocess.CompletedProcess[str]) -> Path:
     return Path(done.stdout.splitlines()[-1])
 
 
+def child_seconds() -> float:
+    """Return the processor time of finished child processes: on a loaded machine the clock on the wall tells nothing."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def result(run_dir: Path) -> dict[str, object]:
     found: dict[str, object] = json.loads((run_dir / "result.json").read_text())
     return found
 
 
 def test_help_answers_at_once_and_lists_what_there_is(call: Call, workplace: Path) -> None:
-    started = time.perf_counter()
+    before = child_seconds()
     done = call("--help")
-    assert time.perf_counter() - started < 2
+    assert child_seconds() - before < 2
     assert done.returncode == 0
     assert "work                    answers with what it was given" in done.stdout
     assert "vsd_ablation            does VSD matter?" in done.stdout
@@ -45,9 +51,9 @@ def test_help_hides_building_blocks(workplace: Path) -> None:
 
 
 def test_a_mistake_is_one_line_status_2_and_quick(call: Call, workplace: Path) -> None:
-    started = time.perf_counter()
+    before = child_seconds()
     done = call("+experiment=vsd_ablaton")
-    assert time.perf_counter() - started < 2
+    assert child_seconds() - before < 2
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: no experiment is called 'vsd_ablaton'. Did you mean 'vsd_ablation'?")
