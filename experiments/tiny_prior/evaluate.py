@@ -81,9 +81,8 @@ def main(photos: Path) -> None:
         denoised = ddim_sample(backbone, noisy, positive, negative, guidance=guidance, num_steps=8, start=DENOISE_FROM)
         rows.append(decode(backbone, denoised))
         ratio = laplacian_deviation(rows[-1]) / laplacian_deviation(hq)
-        print(
-            f"LQ noised to t = {DENOISE_FROM}, denoised at guidance {guidance:g}: sharpness {ratio.median():.2f} of the original's (median)"
-        )
+        label = f"LQ noised to t = {DENOISE_FROM}, denoised at guidance {guidance:g}"
+        print(f"{label}: sharpness {ratio.median():.2f} of the original's (median)")
     print(f"LQ itself: {(laplacian_deviation(lq) / laplacian_deviation(hq)).median():.2f}")
     grid([*rows, hq]).save(HERE / "guidance.png")
 

@@ -58,7 +58,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
         multirun=parsed.multirun,
         config_path=parsed.config_path,
         extra_dirs=extra,
-        overrides=[_with_plus(text) for text in parsed.overrides] + [f"hydra.searchpath={[str(path) for path in extra]}"] * bool(extra),
+        overrides=[_with_plus(_quoted_path(text)) for text in parsed.overrides] + [f"hydra.searchpath={[str(path) for path in extra]}"] * bool(extra),
         flags=_hydra_flags(parsed),
     )
 
@@ -72,6 +72,14 @@ def _extra_dir(text: str | None) -> tuple[Path, ...]:
 def _with_plus(override: str) -> str:
     """Accept ``experiment=x`` for Hydra's ``+experiment=x``: the group has no default to override, so nothing else can be meant."""
     return f"+{override}" if override.startswith(f"{EXPERIMENT_GROUP}=") else override
+
+
+def _quoted_path(override: str) -> str:
+    """Quote the value where it is an existing path with an equals sign, which Hydra's grammar refuses: our own arms are called so."""
+    key, _, value = override.partition("=")
+    if "=" in value and "'" not in value and Path(value).expanduser().exists():
+        return f"{key}='{value}'"
+    return override
 
 
 def _hydra_flags(parsed: argparse.Namespace) -> list[str]:

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from osediff_exp.cli.arguments import parse_arguments
 from osediff_exp.cli.job import job, process_rank
 from osediff_exp.cli.keys import did_you_mean, exists
 from osediff_exp.cli.records import exit_status, write_result, write_text
@@ -135,3 +136,10 @@ def _job_in(folder: Path, monkeypatch: pytest.MonkeyPatch, *, rank: int) -> None
     monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
     config.task.function = "cli_example_tasks.tell_command"
     job(OmegaConf.masked_copy(config, [name for name in config if name != "hydra"]))
+
+
+def test_an_existing_path_with_an_equals_sign_needs_no_quotes(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "0_lambda2=0" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    assert parse_arguments([f"resume={checkpoint}", "a=b=c"]).overrides == [f"resume='{checkpoint}'", "a=b=c"]
