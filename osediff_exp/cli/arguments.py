@@ -58,7 +58,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
         multirun=parsed.multirun,
         config_path=parsed.config_path,
         extra_dirs=extra,
-        overrides=[_with_plus(_quoted_path(text)) for text in parsed.overrides] + [f"hydra.searchpath={[str(path) for path in extra]}"] * bool(extra),
+        overrides=[_with_plus(_quoted_path(text)) for text in parsed.overrides]
+        + [f"hydra.searchpath={[str(path) for path in extra]}"] * bool(extra),
         flags=_hydra_flags(parsed),
     )
 
@@ -75,11 +76,10 @@ def _with_plus(override: str) -> str:
 
 
 def _quoted_path(override: str) -> str:
-    """Quote the value where it is an existing path with an equals sign, which Hydra's grammar refuses: our own arms are called so."""
+    """Quote a plain path with an equals sign, which Hydra's grammar refuses: the folders of our own arms are called so."""
     key, _, value = override.partition("=")
-    if "=" in value and "'" not in value and Path(value).expanduser().exists():
-        return f"{key}='{value}'"
-    return override
+    plain = not set(value) & set("'\"[]{}(),$\\")
+    return f"{key}='{value}'" if "=" in value and "/" in value and plain else override
 
 
 def _hydra_flags(parsed: argparse.Namespace) -> list[str]:
