@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import UserError
 from osediff_exp.losses.base import LossInputs
 from osediff_exp.losses.lpips import LPIPSLoss
@@ -128,10 +129,12 @@ def test_the_weights_package_is_not_imported(alex: PerceptualDistance) -> None:
 
 
 def test_the_term_files_take_lambda1() -> None:
-    config = OmegaConf.merge({"lambda1": 3.0, "terms": OmegaConf.load(CONF / "st_lpips.yaml")})
+    register_resolvers()
+    recipe = {"lambda1": 3.0, "backbone": {"recipe": {"lambda1_scale": 0.5}}}
+    config = OmegaConf.merge(recipe, {"terms": OmegaConf.load(CONF / "st_lpips.yaml")})
     term = instantiate(config.terms.st_lpips)
     assert isinstance(term, STLPIPSLoss)
-    assert term.weight == 3.0
+    assert term.weight == 1.5
     lpips_file = OmegaConf.load(CONF / "lpips.yaml").lpips
     assert lpips_file._target_ == f"{LPIPSLoss.__module__}.{LPIPSLoss.__qualname__}"
     assert lpips_file.net == "vgg"
