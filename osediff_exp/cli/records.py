@@ -23,6 +23,7 @@ RESULT, ERROR, ERROR_LOG, CONFIG = "result.json", "error.txt", "error.log", "con
 
 def start_records(run_dir: Path, config: DictConfig) -> None:
     """Remove what an earlier run left in a reused folder and write the resolved configuration."""
+    source_commit()  # read now and kept: a commit made while the run goes on is not the code that runs
     for name in (RESULT, ERROR, ERROR_LOG):
         (run_dir / name).unlink(missing_ok=True)
     write_text(run_dir / CONFIG, OmegaConf.to_yaml(config, resolve=True))
