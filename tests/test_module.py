@@ -96,7 +96,7 @@ def test_every_term_and_optimizer_is_in_the_log(backbone: Backbone, tmp_path: Pa
         assert any(key.startswith("vsd/score_loss_t") for key in row)
         assert row["train/loss"] == pytest.approx(row["train/mse"] + row["train/vsd"], rel=1e-5)
         assert row["train/lr/generator"] == pytest.approx(0.05)
-    assert [step for step, row in rows.items() if "val/psnr_y" in row] == [2, 3]
+    assert [step for step, row in rows.items() if "val/psnr" in row] == [2, 3]
     assert module.latest["train/loss"] == pytest.approx(rows[3]["train/loss"], rel=1e-6)
 
 
@@ -114,10 +114,10 @@ def test_validation_figures_are_those_of_a_direct_computation(backbone: Backbone
         picture = ((image + 1) / 2 * 255).round() / 255
         scores.append(psnr_y(picture, batch["hq"]).item())
         bicubic.append(psnr_y(batch["lq"], batch["hq"]).item())
-    assert [row["psnr_y"] for row in module.per_image] == pytest.approx(scores, rel=1e-5)
-    assert [row["bicubic_psnr_y"] for row in module.per_image] == pytest.approx(bicubic, rel=1e-5)
-    assert module.latest["val/psnr_y"] == pytest.approx(sum(scores) / 3, rel=1e-5)
-    assert module.latest["val/bicubic_psnr_y"] == pytest.approx(sum(bicubic) / 3, rel=1e-5)
+    assert [row["psnr"] for row in module.per_image] == pytest.approx(scores, rel=1e-5)
+    assert [row["bicubic_psnr"] for row in module.per_image] == pytest.approx(bicubic, rel=1e-5)
+    assert module.latest["val/psnr"] == pytest.approx(sum(scores) / 3, rel=1e-5)
+    assert module.latest["val/bicubic_psnr"] == pytest.approx(sum(bicubic) / 3, rel=1e-5)
     assert module.validated_step == module.steps_taken == 2
 
 

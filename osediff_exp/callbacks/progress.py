@@ -14,7 +14,7 @@ _SHOWN = {
     "train/l1": "L1",
     "train/vsd_critic": "score",
     "val/psnr": "PSNR",
-    "val/psnr_y": "PSNR-Y",
+    "val/psnr": "PSNR-Y",
     "val/st_lpips": "ST-LPIPS",
     "val/loss": "val",
 }

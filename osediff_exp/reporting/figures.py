@@ -34,8 +34,8 @@ class Metric:
 
 
 _KNOWN = (
-    Metric("psnr_y", "PSNR-Y", "higher", 2, "how close the brightness of every pixel is to the original, in decibels"),
-    Metric("ssim_y", "SSIM-Y", "higher", 4, "how well local structure in the brightness matches the original; 1 is identical"),
+    Metric("psnr", "PSNR-Y", "higher", 2, "how close the brightness of every pixel is to the original, in decibels"),
+    Metric("ssim", "SSIM-Y", "higher", 4, "how well local structure in the brightness matches the original; 1 is identical"),
     Metric(
         "st_lpips", "ST-LPIPS", "lower", 4, "distance to the original as a neural network sees it, tolerant of small shifts; 0 is identical"
     ),

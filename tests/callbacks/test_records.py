@@ -39,8 +39,8 @@ def test_one_row_per_step_with_empty_cells(tmp_path: Path) -> None:
     logger = MetricsCsv(path=str(tmp_path / "metrics.csv"), flush_every_n_logs=1)
     logger.log_metrics({"train/loss": 0.5, "epoch": 0}, step=1)
     logger.log_metrics({"train/loss": 0.25}, step=2)
-    logger.log_metrics({"val/psnr_y": 20.0}, step=2)
-    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,train/loss,val/psnr_y", "1,0.5,", "2,0.25,20"]
+    logger.log_metrics({"val/psnr": 20.0}, step=2)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,train/loss,val/psnr", "1,0.5,", "2,0.25,20"]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
@@ -85,8 +85,8 @@ def test_a_training_leaves_pictures_tables_and_one_checkpoint(backbone: Backbone
     assert (images / "steps" / "000003" / "1.png").read_bytes() == (images / "output" / "1.png").read_bytes()
     rows = table(tmp_path / "per_image.csv")
     assert [row["name"] for row in rows] == ["0", "1", "2"]
-    assert list(rows[0]) == ["name", "psnr_y", "bicubic_psnr_y"]
-    assert np.mean([float(row["psnr_y"]) for row in rows]) == pytest.approx(module.latest["val/psnr_y"], rel=1e-4)
+    assert list(rows[0]) == ["name", "psnr", "bicubic_psnr"]
+    assert np.mean([float(row["psnr"]) for row in rows]) == pytest.approx(module.latest["val/psnr"], rel=1e-4)
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)["steps_taken"] == 3
 
 

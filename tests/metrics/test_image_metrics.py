@@ -113,8 +113,8 @@ def test_reset_forgets() -> None:
 @pytest.mark.parametrize(
     ("file", "better"),
     [
-        ("psnr_ssim", {"psnr_y": True, "ssim_y": True}),
-        ("offline", {"psnr_y": True, "ssim_y": True, "niqe": False, "st_lpips": False, "sharpness": None}),
+        ("psnr_ssim", {"psnr": True, "ssim": True}),
+        ("offline", {"psnr": True, "ssim": True, "niqe": False, "st_lpips": False, "sharpness": None}),
     ],
 )
 def test_the_configured_metrics_rank_a_copy_above_noise(file: str, better: dict[str, bool | None]) -> None:

@@ -62,7 +62,7 @@ def make_run(
 def write_metrics(path: Path, steps: int, blur: float) -> None:
     """Write noisy falling losses at every step and validation metrics at every tenth part."""
     rng = np.random.default_rng(int(blur * 100))
-    keys = ["step", "train/loss", "train/mse", "train/vsd", "train/vsd_grad_norm", "train/score_loss", "train/lr", "val/psnr_y", "val/niqe"]
+    keys = ["step", "train/loss", "train/mse", "train/vsd", "train/vsd_grad_norm", "train/score_loss", "train/lr", "val/psnr", "val/niqe"]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(keys)
@@ -89,16 +89,16 @@ def write_pictures(run: Path, pictures: dict[str, Image.Image], blur: float, fin
         with (run / "per_image.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(
-                ["name", "psnr_y", "ssim_y", "niqe", "st_lpips", "bicubic_psnr_y", "bicubic_ssim_y", "bicubic_niqe", "bicubic_st_lpips"]
+                ["name", "psnr", "ssim", "niqe", "st_lpips", "bicubic_psnr", "bicubic_ssim", "bicubic_niqe", "bicubic_st_lpips"]
             )
             writer.writerows([name, 25 - blur, 0.7, 5.5, 0.3, 23.5, 0.66, 8.1, 0.41] for name in pictures)
 
 
-def result(psnr_y: float, ssim_y: float, niqe: float, st_lpips: float, **more: Any) -> dict[str, Any]:
+def result(psnr: float, ssim: float, niqe: float, st_lpips: float, **more: Any) -> dict[str, Any]:
     """Return the figures of a finished training."""
     figures = {"task": "train", "seconds": 754.2, "version": "0.1.0", "commit": "1a2b3c4", "steps": 600, "images_per_second": 3.217}
-    figures |= {"trainable_parameters": 4437000, "psnr_y": psnr_y, "ssim_y": ssim_y, "niqe": niqe, "st_lpips": st_lpips}
-    bicubic = {"bicubic_psnr_y": 23.5, "bicubic_ssim_y": 0.66, "bicubic_niqe": 8.1, "bicubic_st_lpips": 0.41}
+    figures |= {"trainable_parameters": 4437000, "psnr": psnr, "ssim": ssim, "niqe": niqe, "st_lpips": st_lpips}
+    bicubic = {"bicubic_psnr": 23.5, "bicubic_ssim": 0.66, "bicubic_niqe": 8.1, "bicubic_st_lpips": 0.41}
     return figures | bicubic | {"machine": "2 cores"} | more
 
 

@@ -38,7 +38,7 @@ def test_csv_gives_back_every_figure_exactly(tmp_path: Path) -> None:
             assert first[key] == str(value)
     assert (first["arm"], first["lambda2"], second["lambda2"]) == ("lambda2=0", "0", "1")
     assert list(first)[:3] == ["arm", "status", "lambda2"]
-    assert (reference["arm"], reference["status"], float(reference["psnr_y"])) == ("bicubic", "reference", 23.5)
+    assert (reference["arm"], reference["status"], float(reference["psnr"])) == ("bicubic", "reference", 23.5)
 
 
 def test_every_arm_has_a_row_whatever_became_of_it(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_every_arm_has_a_row_whatever_became_of_it(tmp_path: Path) -> None:
     assert [row["arm"] for row in rows] == ["without VSD", "with VSD", "lambda2=8", "lambda2=2", "bicubic"]
     assert [row["status"] for row in rows] == ["done", "done", "failed", "unfinished", "reference"]
     assert rows[2]["error"].endswith("lower lambda2")
-    assert rows[3]["psnr_y"] == ""
+    assert rows[3]["psnr"] == ""
 
 
 def test_a_sweep_in_which_nothing_finished_is_still_reported(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_config_key_named_like_a_figure_keeps_its_own_column(tmp_path: Path) -
 
 
 def test_best_follows_the_metrics_direction_and_ignores_bicubic_and_nan() -> None:
-    psnr, niqe = metrics_of([{"psnr_y": 1.0, "niqe": 1.0, "seconds": 3}])
+    psnr, niqe = metrics_of([{"psnr": 1.0, "niqe": 1.0, "seconds": 3}])
     assert best(psnr, [25.0, 26.0, math.nan, None]) == {1}
     assert best(niqe, [5.0, 6.0, math.nan, "x", True]) == {0}
     assert best(psnr, [25.151, 25.149, 25.0]) == {0, 1}, "what looks the same shares the mark"
@@ -75,8 +75,8 @@ def test_best_follows_the_metrics_direction_and_ignores_bicubic_and_nan() -> Non
 
 
 def test_unknown_figures_with_a_bicubic_twin_are_metrics_without_a_direction() -> None:
-    metrics = metrics_of([{"sharpness": 2.0, "bicubic_sharpness": 1.0, "psnr_y": 3.0, "memory": 5}])
-    assert [(metric.key, metric.better) for metric in metrics] == [("psnr_y", "higher"), ("sharpness", "unknown")]
+    metrics = metrics_of([{"sharpness": 2.0, "bicubic_sharpness": 1.0, "psnr": 3.0, "memory": 5}])
+    assert [(metric.key, metric.better) for metric in metrics] == [("psnr", "higher"), ("sharpness", "unknown")]
     assert best(metrics[1], [1.0, 2.0]) == set()
 
 
@@ -93,9 +93,9 @@ def test_markdown_marks_the_best_and_lists_failures_command_and_commit(tmp_path:
 
 
 def test_arms_tested_on_different_inputs_have_their_own_references(tmp_path: Path) -> None:
-    make_run(tmp_path, 0, ["degradation=light"], result=result(26, 0.7, 5, 0.3, bicubic_psnr_y=24.0), pictures=crops(1))
+    make_run(tmp_path, 0, ["degradation=light"], result=result(26, 0.7, 5, 0.3, bicubic_psnr=24.0), pictures=crops(1))
     other = {"astronaut_00": crops(2)["coffee_01"]}
-    make_run(tmp_path, 1, ["degradation=heavy"], result=result(25, 0.7, 5, 0.3, bicubic_psnr_y=22.0), pictures=other)
+    make_run(tmp_path, 1, ["degradation=heavy"], result=result(25, 0.7, 5, 0.3, bicubic_psnr=22.0), pictures=other)
     comparison = write_comparison(tmp_path)
     assert [row.label for row in comparison.references] == ["bicubic (degradation=light)", "bicubic (degradation=heavy)"]
     page = comparison.page.read_text()

@@ -22,7 +22,7 @@ def main(config):
     if config.lambda2 == 1:
         (folder / "error.txt").write_text("it broke")
         raise RuntimeError("it broke")
-    (folder / "result.json").write_text(json.dumps({"psnr_y": 25.0 + config.lambda2, "bicubic_psnr_y": 24.0}))
+    (folder / "result.json").write_text(json.dumps({"psnr": 25.0 + config.lambda2, "bicubic_psnr": 24.0}))
 main()
 """
 CONFIG = """

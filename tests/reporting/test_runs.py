@@ -34,17 +34,17 @@ def test_a_slash_in_an_override_makes_nested_folders_which_are_found(tmp_path: P
 
 def test_empty_and_damaged_cells_of_metrics_are_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path, 0, ["a=1"])
-    (run / "metrics.csv").write_text("step,epoch,train/loss,val/psnr_y\n2,0,nan,\n1,0,0.5,\n,0,9,9\n3,0,oops,25.5\n")
+    (run / "metrics.csv").write_text("step,epoch,train/loss,val/psnr\n2,0,nan,\n1,0,0.5,\n,0,9,9\n3,0,oops,25.5\n")
     curves = read_run(run).curves
-    assert set(curves) == {"train/loss", "val/psnr_y"}
-    assert curves["val/psnr_y"] == [(3, 25.5)]
+    assert set(curves) == {"train/loss", "val/psnr"}
+    assert curves["val/psnr"] == [(3, 25.5)]
     assert curves["train/loss"][0] == (1, 0.5)
     assert math.isnan(curves["train/loss"][1][1])
 
 
 def test_a_damaged_result_is_a_failure_that_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path, 0, ["a=1"])
-    (run / "result.json").write_text('{"psnr_y": 2')
+    (run / "result.json").write_text('{"psnr": 2')
     read = read_run(run)
     assert (read.status, read.result) == ("failed", {})
     assert read.error.startswith("result.json cannot be read")
