@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(Exception):
     """A mistake the user can mend; its message is one line: what is wrong, where, what to do."""
+
+
+class Incomplete(UserError):
+    """A task did all it could but not its whole job: its figures are kept, the message says what is missing, the exit status is not 0.
+
+    Args:
+        message: one line: what is missing, where the details are, what to do.
+        figures: what the task would have returned.
+    """
+
+    def __init__(self, message: str, figures: Mapping[str, float | int | str | None]) -> None:
+        super().__init__(message)
+        self.figures = dict(figures)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -18,9 +18,14 @@ _seen: set[str] = set()
 
 
 def check_inputs(config: DictConfig) -> None:
-    """Raise UserError where a photo folder is missing or empty, or a checkpoint to resume from does not exist."""
+    """Raise UserError where a photo folder is missing or empty, or a file that the task names in ``task.reads`` does not exist."""
     if config.task.name in _READS_PHOTOS:
         _check_photos(config)
+    for key in config.task.get("reads") or []:
+        value = OmegaConf.select(config, key)
+        for path in value if OmegaConf.is_list(value) else [value]:
+            if path is not None:
+                check_path(Path(str(path)), key)
     resume = config.get("resume")
     if resume not in (None, "auto"):
         check_path(Path(str(resume)), "resume")
@@ -29,7 +34,7 @@ def check_inputs(config: DictConfig) -> None:
 def _check_photos(config: DictConfig) -> None:
     module = OmegaConf.select(config, "data.datamodule")
     if module is None:
-        return
+        raise UserError("the chosen data is a test set, which task=evaluate reads: use data=sample, data=folder or data=lsdir_ffhq here")
     for node in [*(module.get("train") or []), *(module.get("val") or [])]:
         text = OmegaConf.to_yaml(node, resolve=True)
         if text not in _seen:  # a large folder is listed once, not once per arm

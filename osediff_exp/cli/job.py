@@ -19,7 +19,7 @@ from omegaconf import DictConfig, read_write
 from osediff_exp.cli.messages import one_line
 from osediff_exp.cli.records import ERROR_LOG, start_records, write_error, write_result
 from osediff_exp.cli.resolvers import register_resolvers
-from osediff_exp.errors import UserError
+from osediff_exp.errors import Incomplete, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,9 +70,15 @@ def process_rank() -> int:
 def _run(config: DictConfig, run_dir: Path) -> None:
     started = time.perf_counter()
     start_records(run_dir, config)
+    unfinished: Incomplete | None = None
     with _command_of_this_run(run_dir):
-        figures = get_method(config.task.function)(config, run_dir)
+        try:
+            figures = get_method(config.task.function)(config, run_dir)
+        except Incomplete as error:
+            figures, unfinished = error.figures, error
     write_result(run_dir, task=config.task.name, seconds=time.perf_counter() - started, figures=figures)
+    if unfinished is not None:
+        raise unfinished
 
 
 @contextmanager

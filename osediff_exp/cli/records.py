@@ -43,18 +43,25 @@ def write_error(run_dir: Path, line: str, log: str | None = None) -> None:
 
 
 def exit_status(folder: Path, multirun: bool) -> int:
-    """Return 0 where every run left its result; for a single run 2 for the user's mistake; else 1."""
+    """Return 0 where every run did its whole job; for a single run 2 for the user's mistake; else 1.
+
+    A run that did only part of its job has both a result and an error.
+    """
     if not multirun:
-        mistake = (folder / ERROR).is_file() and not (folder / ERROR_LOG).is_file()
-        return 0 if (folder / RESULT).is_file() else 2 if mistake else 1
+        mistake = not (folder / RESULT).is_file() and not (folder / ERROR_LOG).is_file() and (folder / ERROR).is_file()
+        return 0 if _whole(folder) else 2 if mistake else 1
     arms = _arms(folder)
-    return 0 if arms and all((arm / RESULT).is_file() for arm in arms) else 1
+    return 0 if arms and all(map(_whole, arms)) else 1
 
 
 def failed_arms(folder: Path) -> tuple[int, int]:
-    """Return (arms without a result, arms) of the sweep just run in ``folder``."""
+    """Return (arms that did not do their whole job, arms) of the sweep just run in ``folder``."""
     arms = _arms(folder)
-    return sum(not (arm / RESULT).is_file() for arm in arms), len(arms)
+    return sum(not _whole(arm) for arm in arms), len(arms)
+
+
+def _whole(folder: Path) -> bool:
+    return (folder / RESULT).is_file() and not (folder / ERROR).is_file()
 
 
 def write_text(path: Path, text: str) -> None:

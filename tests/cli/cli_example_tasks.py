@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 
-from osediff_exp.errors import UserError
+from osediff_exp.errors import Incomplete, UserError
 
 
 class Term:
@@ -28,13 +28,15 @@ class WriteComparison(Callback):
 
 
 def work(config: Any, run_dir: Path) -> dict[str, Any]:
-    """Return figures; seed 13 is a user's mistake, 14 a bug, 15 an interruption."""
+    """Return figures; seed 13 is a user's mistake, 14 a bug, 15 an interruption, 16 half a job."""
     if config.seed == 13:
         raise UserError("seed=13 brings bad luck: choose another")
     if config.seed == 14:
         raise RuntimeError("first line\nsecond line")
     if config.seed == 15:
         raise KeyboardInterrupt
+    if config.seed == 16:
+        raise Incomplete("1 of 2 photos is missing: look for it", {"num_images": 1})
     terms = ",".join(config.loss.terms)
     return {"lambda2": config.lambda2, "seed": config.seed, "terms": terms, "nothing": float("nan"), "pid": os.getpid()}
 

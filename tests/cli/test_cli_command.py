@@ -93,6 +93,14 @@ def test_a_failed_run_says_why_in_its_folder(call: Call, workplace: Path, seed: 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_half_a_job_keeps_its_figures_and_fails(call: Call) -> None:
+    done = call("hydra.run.dir=here", "seed=16")
+    assert done.returncode == 1
+    assert json.loads((folder(done) / "result.json").read_text())["num_images"] == 1
+    assert (folder(done) / "error.txt").read_text() == "1 of 2 photos is missing: look for it\n"
+    assert done.stderr == "error: 1 of 2 photos is missing: look for it\n"
+
+
 def test_an_interruption_leaves_130(call: Call) -> None:
     done = call("hydra.run.dir=here", "seed=15")
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "interrupted\n")

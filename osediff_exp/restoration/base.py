@@ -1,0 +1,26 @@
+"""What every restoration method offers, whether it takes one step, many, or none."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ImageRestorer(ABC):
+    """Enlarges and restores pictures. A method with many steps, or none (plain enlargement, a folder of finished outputs), fits as well."""
+
+    @abstractmethod
+    def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
+        """Restore a batch, deterministically.
+
+        Args:
+            lr: low-quality pictures (B, 3, h, w), float32 RGB in [0, 1] on the CPU.
+            scale: whole number, 1..8, by which both sides grow.
+            names: of the B pictures (file stems); for messages, and for methods that look outputs up.
+
+        Returns:
+            (B, 3, scale * h, scale * w), float32 in [0, 1] on the CPU, not rounded to 8 bit.
+        """
