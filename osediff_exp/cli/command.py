@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from osediff_exp.cli.preflight import Plan
+    from osediff_exp.cli.sweeps import Sweep
+
 
 def run_command(argv: list[str]) -> int:
     """Run the command line ``argv`` (without the program's name) and return the exit status."""
@@ -46,17 +49,43 @@ def _run(argv: list[str]) -> int:
 def _launch(conf: Path, arguments: Arguments) -> int:
     # Hydra is imported here, not above: --help and --version need not wait for it.
     from osediff_exp.cli.job import process_rank
-    from osediff_exp.cli.messages import one_line
     from osediff_exp.cli.preflight import make_plan
-    from osediff_exp.cli.records import ERROR, ERROR_LOG, exit_status, failed_arms, write_error
 
     plan = make_plan(conf, arguments)
     if arguments.flags or process_rank() > 0:
         _call_hydra(conf, [*arguments.flags, *plan.overrides])
         return 0
+    if plan.sweep is not None:
+        with _sweep_folder(plan.folder, plan.sweep):
+            return _run_all(conf, plan, arguments.multirun)
+    return _run_all(conf, plan, arguments.multirun)
+
+
+@contextmanager
+def _sweep_folder(folder: Path, sweep: Sweep) -> Iterator[None]:
+    """Hold the sweep's folder and note there what it is; say so where an earlier call left arms that are kept."""
+    from osediff_exp.cli.locks import hold
+    from osediff_exp.cli.sweeps import progress, write_sweep
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold(folder) as free:
+        if not free:
+            raise UserError(f"another process is running the sweep in {folder}: let it finish, or choose another hydra.sweep.dir")
+        if done := progress(folder)[0]:
+            print(f"going on in {folder}: {done} of its runs are finished (fresh=true starts anew)", file=sys.stderr)
+        write_sweep(folder, sweep)
+        yield
+
+
+def _run_all(conf: Path, plan: Plan, multirun: bool) -> int:
+    from osediff_exp.cli.messages import one_line
+    from osediff_exp.cli.records import ERROR, ERROR_LOG, exit_status, failed_arms, write_error
+
     status = 0
     try:
-        _call_hydra(conf, ["-m"] * arguments.multirun + plan.overrides)
+        _call_hydra(conf, ["-m"] * multirun + plan.overrides)
+    except UserError:
+        raise
     except Exception as error:  # a launcher failed: the runs themselves keep their failures in their folders
         write_error(plan.folder, one_line("".join(traceback.format_exception_only(error))), traceback.format_exc())
         print(f"error: {(plan.folder / ERROR).read_text().strip()} (traceback: {plan.folder / ERROR_LOG})", file=sys.stderr)

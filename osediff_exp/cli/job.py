@@ -16,9 +16,11 @@ from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, read_write
 
+from osediff_exp.cli.locks import hold
 from osediff_exp.cli.messages import one_line
-from osediff_exp.cli.records import ERROR_LOG, start_records, write_error, write_result
+from osediff_exp.cli.records import CONFIG, ERROR_LOG, start_records, write_error, write_result
 from osediff_exp.cli.resolvers import register_resolvers
+from osediff_exp.cli.sweeps import Earlier, FolderTakenError, earlier
 from osediff_exp.errors import Incomplete, UserError
 
 if TYPE_CHECKING:
@@ -31,14 +33,17 @@ register_resolvers()
 def job(config: DictConfig) -> None:
     """Run the configured task in Hydra's output folder and leave result.json, or error.txt (and error.log for a bug).
 
-    A failure is left in the folder and not raised: a sweep goes on with its other arms, and its callbacks run at the end.
+    A failure is left in the folder and not raised: a sweep goes on with its other arms, and its callbacks run at the end. Only a folder
+    that belongs to another run stops everything.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if process_rank() > 0:
         get_method(config.task.function)(config, run_dir)
         return
     try:
-        _run(config, run_dir)
+        _run_or_keep(config, run_dir)
+    except FolderTakenError:
+        raise
     except KeyboardInterrupt:
         write_error(run_dir, "interrupted")
         raise
@@ -65,6 +70,22 @@ def process_rank() -> int:
     """Return this process's rank in distributed training, as torchrun, Lightning or Slurm tell it; 0 alone writes records."""
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+def _run_or_keep(config: DictConfig, run_dir: Path) -> None:
+    """Run; in a sweep, keep an arm that is finished and go on with one that was killed."""
+    with hold(run_dir) as free:
+        if not free:
+            raise FolderTakenError(f"another process is running in {run_dir}: let it finish, or choose another folder")
+        found = earlier(run_dir, config) if HydraConfig.get().mode == RunMode.MULTIRUN else Earlier.NOTHING
+        if found is Earlier.RESULT:
+            (run_dir / CONFIG).touch()  # it belongs to this sweep too
+            print(f"{run_dir.name}: finished earlier, kept", flush=True)
+            return
+        if found is Earlier.CHECKPOINT and config.get("resume", "") is None:
+            print(f"{run_dir.name}: goes on from its last checkpoint", flush=True)
+            config.resume = "auto"
+        _run(config, run_dir)
 
 
 def _run(config: DictConfig, run_dir: Path) -> None:

@@ -15,6 +15,7 @@ from osediff_exp.cli.check import check, check_keys
 from osediff_exp.cli.compose import Composer, open_composer
 from osediff_exp.cli.inputs import check_inputs
 from osediff_exp.cli.messages import as_user_errors
+from osediff_exp.cli.sweeps import Sweep, unfinished_sweep
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,11 +29,16 @@ _MOST_ARMS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to run: Hydra's arguments, and the folder of the run or sweep."""
+    """What to run: Hydra's arguments, the folder of the run or sweep, and what is known of the sweep (None: a single run)."""
 
     overrides: list[str]
     folder: Path
-    multirun: bool
+    sweep: Sweep | None
+
+    @property
+    def multirun(self) -> bool:
+        """Whether several arms run, each in a folder of its own."""
+        return self.sweep is not None
 
 
 def make_plan(conf: Path, arguments: Arguments) -> Plan:
@@ -49,9 +55,10 @@ def make_plan(conf: Path, arguments: Arguments) -> Plan:
         for arm in _arms(swept):
             config = check(composer, [*fixed, *arm])
             check_inputs(config)
-        folder = _folder(composer, config, arguments.overrides, multirun)
+        sweep = Sweep.of(arguments.overrides, config, _num_arms(config, swept)) if multirun else None
+        folder = _folder(composer, config, arguments.overrides, sweep)
         overrides = [*_naming(swept, parsed), *arguments.overrides, *_placing(folder, multirun)]
-        return Plan(overrides=overrides, folder=folder, multirun=multirun)
+        return Plan(overrides=overrides, folder=folder, sweep=sweep)
 
 
 def _refuse_sweeps(parsed: list[Override]) -> None:
@@ -90,6 +97,11 @@ def _arms(swept: list[list[str]]) -> list[list[str]]:
     return [[*first[:i], value, *first[i + 1 :]] for i, values in enumerate(swept) for value in values]
 
 
+def _num_arms(config: DictConfig, swept: list[list[str]]) -> int | None:
+    plain = str(config.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper")
+    return math.prod(len(values) for values in swept) if plain else None
+
+
 def _naming(swept: list[list[str]], parsed: list[Override]) -> list[str]:
     """Keep what all arms share out of the arms' folder names."""
     names = {values[0].partition("=")[0].lstrip("+") for values in swept if len(values) > 1}
@@ -97,12 +109,19 @@ def _naming(swept: list[list[str]], parsed: list[Override]) -> list[str]:
     return [f"hydra.job.config.override_dirname.exclude_keys={[*shared]}"] if swept and shared else []
 
 
-def _folder(composer: Composer, config: DictConfig, typed: list[str], multirun: bool) -> Path:
-    """Return the folder as an absolute path; a default name already taken (a run of the same second) gets a number."""
-    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+def _folder(composer: Composer, config: DictConfig, typed: list[str], sweep: Sweep | None) -> Path:
+    """Return the folder as an absolute path; a default name already taken (a run of the same second) gets a number.
+
+    A sweep whose folder is not chosen goes on in the one that the same command left unfinished.
+    """
+    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     with as_user_errors(composer.options):
         folder = Path(str(OmegaConf.select(config, key))).absolute()
-    if any(text.lstrip("+").startswith(f"{key}=") for text in typed) or not folder.exists():
+    if any(text.lstrip("+").startswith(f"{key}=") for text in typed):
+        return folder
+    if sweep and not config.get("fresh") and (earlier := unfinished_sweep(folder.parent, sweep)):
+        return earlier
+    if not folder.exists():
         return folder
     return next(path for n in itertools.count(2) if not (path := folder.with_name(f"{folder.name}_{n}")).exists())
 

@@ -49,18 +49,19 @@ def exit_status(folder: Path, multirun: bool) -> int:
     """
     if not multirun:
         mistake = not (folder / RESULT).is_file() and not (folder / ERROR_LOG).is_file() and (folder / ERROR).is_file()
-        return 0 if _whole(folder) else 2 if mistake else 1
+        return 0 if is_whole(folder) else 2 if mistake else 1
     arms = _arms(folder)
-    return 0 if arms and all(map(_whole, arms)) else 1
+    return 0 if arms and all(map(is_whole, arms)) else 1
 
 
 def failed_arms(folder: Path) -> tuple[int, int]:
     """Return (arms that did not do their whole job, arms) of the sweep just run in ``folder``."""
     arms = _arms(folder)
-    return sum(not _whole(arm) for arm in arms), len(arms)
+    return sum(not is_whole(arm) for arm in arms), len(arms)
 
 
-def _whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
+    """Tell whether the run in ``folder`` did its whole job."""
     return (folder / RESULT).is_file() and not (folder / ERROR).is_file()
 
 

@@ -57,16 +57,24 @@ def _modules(folder: Path) -> list[str]:
 
 
 def _defined(file: Path | None) -> set[str] | None:
-    """Return a module's top-level names; None where reading cannot tell (compiled, star imports, names made at run time)."""
+    """Return a module's top-level names; None where reading cannot tell (compiled, star imports, names made at run time).
+
+    A module that makes names at run time and lists what it offers in ``__all__`` is taken at its word.
+    """
     if file is None or file.suffix != ".py":
         return None
     names: set[str] = set()
     for statement in _statements(ast.parse(file.read_bytes()).body if file.is_file() else []):
         found = _names(statement)
-        if "*" in found or "__getattr__" in found:
+        if "*" in found:
             return None
-        names |= found
-    return names
+        names |= found | (_listed(statement) if "__all__" in found else set())
+    return None if "__getattr__" in names and "__all__" not in names else names
+
+
+def _listed(statement: ast.stmt) -> set[str]:
+    """Return the texts in ``__all__ = [...]``."""
+    return {node.value for node in ast.walk(statement) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:

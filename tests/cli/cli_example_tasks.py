@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class WriteComparison(Callback):
 
 
 def work(config: Any, run_dir: Path) -> dict[str, Any]:
-    """Return figures; seed 13 is a user's mistake, 14 a bug, 15 an interruption, 16 half a job."""
+    """Return figures; seed 13 is a user's mistake, 14 a bug, 15 an interruption, 16 half a job, 17 kills the process unless it is lucky."""
     if config.seed == 13:
         raise UserError("seed=13 brings bad luck: choose another")
     if config.seed == 14:
@@ -37,8 +38,19 @@ def work(config: Any, run_dir: Path) -> dict[str, Any]:
         raise KeyboardInterrupt
     if config.seed == 16:
         raise Incomplete("1 of 2 photos is missing: look for it", {"num_images": 1})
+    if config.seed == 17 and "LUCKY" not in os.environ:
+        (run_dir / "checkpoints").mkdir(exist_ok=True)
+        (run_dir / "checkpoints" / "last.ckpt").write_text("half-way")
+        os.kill(os.getpid(), signal.SIGKILL)
     terms = ",".join(config.loss.terms)
-    return {"lambda2": config.lambda2, "seed": config.seed, "terms": terms, "nothing": float("nan"), "pid": os.getpid()}
+    return {
+        "lambda2": config.lambda2,
+        "seed": config.seed,
+        "terms": terms,
+        "nothing": float("nan"),
+        "pid": os.getpid(),
+        "resume": config.resume,
+    }
 
 
 def tell_command(config: Any, run_dir: Path) -> dict[str, Any]:

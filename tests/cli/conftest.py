@@ -25,9 +25,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def call(workplace: Path) -> Call:
     """Run the real entry in a process of its own, over the tests' configuration tree."""
     search = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "osediff_exp", "--config-path", str(CONF), *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=workplace, env=environment, timeout=60, check=False)
 

@@ -10,26 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_paths import CONF, Call
+from cli_paths import CONF, Call, folder, result
 from omegaconf import OmegaConf
 
 from osediff_exp import __version__
 from osediff_exp.cli.help import help_text
 
 
-def folder(done: subprocess.CompletedProcess[str]) -> Path:
-    return Path(done.stdout.splitlines()[-1])
-
-
 def child_seconds() -> float:
     """Return the processor time of finished child processes: on a loaded machine the clock on the wall tells nothing."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def result(run_dir: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((run_dir / "result.json").read_text())
-    return found
 
 
 def test_help_answers_at_once_and_lists_what_there_is(call: Call, workplace: Path) -> None:

@@ -1,0 +1,88 @@
+"""Running a sweep again: finished arms are kept, killed ones go on, nothing of another run is lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cli_paths import folder, result
+
+from osediff_exp.cli.locks import hold, is_held
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Call = Callable[..., subprocess.CompletedProcess[str]]
+
+SWEEP = ("-m", "seed=1,17,2")
+
+
+def results(sweep: Path) -> dict[str, Any]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(sweep.glob("*/result.json"))}
+
+
+def test_a_killed_sweep_is_completed_by_the_same_command(call: Call, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = call(*SWEEP)
+    assert killed.returncode == -signal.SIGKILL
+    (sweep,) = (workplace / "runs" / "work").iterdir()
+    before = results(sweep)
+    assert list(before) == ["0_seed=1"]
+    monkeypatch.setenv("LUCKY", "1")
+    done = call(*SWEEP)
+    assert done.returncode == 0, done.stderr
+    assert folder(done) == sweep
+    assert done.stderr.startswith(f"going on in {sweep}: 1 of its runs are finished")
+    assert "0_seed=1: finished earlier, kept" in done.stdout
+    assert "1_seed=17: goes on from its last checkpoint" in done.stdout
+    after = results(sweep)
+    assert after["0_seed=1"] == before["0_seed=1"]
+    assert [figures["resume"] for figures in after.values()] == [None, "auto", None]
+    assert (sweep / "comparison.txt").read_text().split() == ["0_seed=1", "1_seed=17", "2_seed=2"]
+
+
+def test_a_finished_sweep_is_not_touched_by_the_same_command(call: Call) -> None:
+    first, second = (call("-m", "seed=1,2") for _ in range(2))
+    assert folder(first) != folder(second)
+    assert [len(results(folder(done))) for done in (first, second)] == [2, 2]
+
+
+def test_other_settings_or_fresh_start_anew(call: Call) -> None:
+    failed = folder(call("-m", "seed=13,2"))
+    assert folder(call("-m", "seed=13,2")) == failed
+    assert folder(call("-m", "seed=13,2", "fresh=true")) != failed
+    assert folder(call("-m", "seed=13,2", "lambda1=3")) != failed
+
+
+def test_a_chosen_folder_keeps_its_arms_and_refuses_other_settings(call: Call, workplace: Path) -> None:
+    assert call("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
+    before = results(workplace / "here")
+    again = call("-m", "seed=1,2,3", "hydra.sweep.dir=here")
+    assert again.returncode == 0
+    assert {name: figures["pid"] for name, figures in results(workplace / "here").items() if name != "2_seed=3"} == {
+        name: figures["pid"] for name, figures in before.items()
+    }
+    other = call("-m", "seed=1,2", "lambda2=5", "hydra.sweep.dir=here")
+    assert other.returncode == 2
+    assert other.stderr.splitlines()[-1].startswith(
+        f"error: {workplace / 'here' / '0_seed=1'} holds a run with other settings (lambda2: 1.0 there, 5"
+    )
+    assert results(workplace / "here")["0_seed=1"] == before["0_seed=1"]
+    assert not list((workplace / "here").rglob("error.txt"))
+
+
+def test_a_folder_somebody_works_in_is_left_alone(call: Call, workplace: Path) -> None:
+    for arguments, name in ((("seed=1", "hydra.run.dir=here"), "here"), (("-m", "seed=1,2", "hydra.sweep.dir=there"), "there")):
+        (workplace / name).mkdir()
+        with hold(workplace / name) as free:
+            assert free
+            assert is_held(workplace / name)
+            done = call(*arguments)
+        assert not is_held(workplace / name)
+        assert done.returncode == 2
+        assert "another process is running" in done.stderr.splitlines()[-1]
+        assert not list((workplace / name).rglob("*.json")) + list((workplace / name).rglob("error.txt"))
+    assert result(folder(call("seed=1", "hydra.run.dir=here")))["seed"] == 1
