@@ -79,7 +79,7 @@ def _sweep_folder(folder: Path, sweep: Sweep) -> Iterator[None]:
 
 def _run_all(conf: Path, plan: Plan, multirun: bool) -> int:
     from osediff_exp.cli.messages import one_line
-    from osediff_exp.cli.records import ERROR, ERROR_LOG, exit_status, failed_arms, write_error
+    from osediff_exp.cli.records import ERROR_LOG, exit_status, failed_arms, note_killed, write_error
 
     status = 0
     try:
@@ -87,8 +87,11 @@ def _run_all(conf: Path, plan: Plan, multirun: bool) -> int:
     except UserError:
         raise
     except Exception as error:  # a launcher failed: the runs themselves keep their failures in their folders
-        write_error(plan.folder, one_line("".join(traceback.format_exception_only(error))), traceback.format_exc())
-        print(f"error: {(plan.folder / ERROR).read_text().strip()} (traceback: {plan.folder / ERROR_LOG})", file=sys.stderr)
+        line = one_line("".join(traceback.format_exception_only(error)))
+        write_error(plan.folder, line, traceback.format_exc())
+        killed = note_killed(plan.folder) if plan.multirun else []
+        said = f"{' and '.join(killed)}: killed from outside" if killed else line
+        print(f"error: {said} (more: {plan.folder / ERROR_LOG})", file=sys.stderr)
         status = 1
     if plan.multirun and (failed := failed_arms(plan.folder))[0]:
         print(f"{failed[0]} of {failed[1]} runs failed: each says why in its error.txt", file=sys.stderr)

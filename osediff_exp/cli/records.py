@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from osediff_exp import __version__
+from osediff_exp.cli.locks import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,14 @@ def failed_arms(folder: Path) -> tuple[int, int]:
     """Return (arms that did not do their whole job, arms) of the sweep just run in ``folder``."""
     arms = _arms(folder)
     return sum(not is_whole(arm) for arm in arms), len(arms)
+
+
+def note_killed(folder: Path) -> list[str]:
+    """Write error.txt for the arms of the sweep just run that ended without a word, and return their names."""
+    silent = [arm for arm in _arms(folder) if not (arm / RESULT).is_file() and not (arm / ERROR).is_file() and not is_held(arm)]
+    for arm in silent:
+        write_error(arm, "killed from outside (memory, time limit, a signal?): the same command goes on with it")
+    return [arm.name for arm in silent]
 
 
 def is_whole(folder: Path) -> bool:
