@@ -42,7 +42,7 @@ def wandb_logger(
     if mode == "disabled":
         return None
     arguments = {"project": project, "entity": entity, "tags": list(tags), "name": name, "group": group, "config": settings, "dir": folder}
-    if mode == "online" or (mode == "auto" and _has_key()):
+    if mode == "online" or (mode == "auto" and has_key()):
         try:
             return _start("online", init_timeout, arguments)
         except Exception as error:  # W&B's own errors are many; none of them may stop a training
@@ -50,7 +50,8 @@ def wandb_logger(
     return _start("offline", init_timeout, arguments)
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Tell whether a W&B key is there, in the environment or by a login."""
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
     netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
     return bool(os.environ.get("WANDB_API_KEY")) or (netrc.is_file() and host in netrc.read_text())

@@ -139,7 +139,8 @@ class ShiftTolerantTrunk(nn.Module):
         return features
 
 
-def _st_lpips_weights(net: str) -> Path:
+def st_lpips_weights(net: str) -> Path:
+    """Return the file of ST-LPIPS weights that the installed package holds; UserError where it is missing."""
     # The weights' package is located, not imported: importing it needs IPython and torchsummary.
     spec = importlib.util.find_spec("stlpips_pytorch")
     folders = spec.submodule_search_locations if spec is not None else None
@@ -152,7 +153,7 @@ def _st_lpips_weights(net: str) -> Path:
 def st_lpips_distance(net: str = "alex") -> PerceptualDistance:
     """Return the ST-LPIPS distance with the released weights of ``net``, ``alex`` or ``vgg``; it works offline."""
     _check_net("ST-LPIPS", net)
-    state = torch.load(_st_lpips_weights(net), map_location="cpu", weights_only=True)
+    state = torch.load(st_lpips_weights(net), map_location="cpu", weights_only=True)
     trunk = ShiftTolerantTrunk(net)
     trunk.load_state_dict({name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")})
     heads = [state[f"lin{k}.model.1.weight"] for k in range(5)]
@@ -186,7 +187,7 @@ def _explain_missing_trunk(net: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        path = _trunk_path(net)
+        path = trunk_path(net)
         state = "cannot be read" if path.is_file() else "could not be downloaded"
         raise UserError(
             f"the LPIPS trunk {state} ({type(error).__name__}): put torchvision's {path.name} into {path.parent}, "
@@ -196,7 +197,8 @@ def _explain_missing_trunk(net: str) -> Iterator[None]:
         socket.setdefaulttimeout(timeout)
 
 
-def _trunk_path(net: str) -> Path:
+def trunk_path(net: str) -> Path:
+    """Return where torch keeps LPIPS's trunk once it is downloaded; the file need not exist."""
     from torchvision.models import AlexNet_Weights, VGG16_Weights
 
     weights = {"alex": AlexNet_Weights.IMAGENET1K_V1, "vgg": VGG16_Weights.IMAGENET1K_V1}[net]

@@ -69,7 +69,7 @@ def resolve_source(sources: list[str], load: PartLoader) -> Source:
     faults = []
     for text in sources:
         try:
-            source = _as_source(text)
+            source = as_source(text)
             load.json(source, _MARKER)
             return source
         except (OSError, ValueError, UserError) as error:
@@ -80,7 +80,8 @@ def resolve_source(sources: list[str], load: PartLoader) -> Source:
     )
 
 
-def _as_source(text: str) -> Source:
+def as_source(text: str) -> Source:
+    """Return what ``text`` names: an embedded model or a folder (Path), or a hub repository (str); UserError where it is neither."""
     if text.startswith("embedded:"):
         folder = EMBEDDED / text.removeprefix("embedded:")
         if not folder.is_dir():

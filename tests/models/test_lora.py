@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from tiny_parts import SCHEDULER, build_vsd, make_vsd
+from tiny_parts import build_vsd, make_vsd
 from torch import nn
 
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.empty_backbone import empty_backbone
 from osediff_exp.models.generator import OneStepGenerator
 from osediff_exp.models.lora import AlphaPolicy, add_lora, lora_scale, unet_targets, vae_targets
-from osediff_exp.models.noise_schedule import NoiseSchedule
 from osediff_exp.models.views import share_frozen
 
 
 @pytest.fixture(scope="module")
 def sd21() -> Backbone:
-    """Stable Diffusion 2.1 base without values: U-Net and VAE of its configuration on the meta device."""
-    with torch.device("meta"):
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=768,
-        )
-        unet = UNet2DConditionModel(
-            sample_size=64,
-            block_out_channels=(320, 640, 1280, 1280),
-            layers_per_block=2,
-            cross_attention_dim=1024,
-            attention_head_dim=(5, 10, 20, 20),
-            use_linear_projection=True,
-        )
-    parts = {"vae": vae, "unet": unet, "schedule": NoiseSchedule.from_config(SCHEDULER), "source": "meta"}
-    return Backbone(**parts, text_encoder=nn.Identity(), tokenizer=SimpleNamespace())  # type: ignore[arg-type]
+    """Stable Diffusion 2.1 base without values, on the meta device."""
+    return empty_backbone("sd21")
 
 
 def count(parameters: list[nn.Parameter]) -> int:

@@ -1,0 +1,117 @@
+"""How large a generator is and how much it computes: parameters and multiply-accumulates (MACs) by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from osediff_exp.errors import UserError
+from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.empty_backbone import text_inputs
+from osediff_exp.models.generator import Generator
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "vae_encoder": ("vae.encoder", "vae.quant_conv"),
+    "unet": ("unet",),
+    "vae_decoder": ("vae.decoder", "vae.post_quant_conv"),
+}
+"""Parts of a generator and the modules they are made of; what lies in none of them is the part ``other``."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters; each tensor counts once, however many views share it.
+
+    Attributes:
+        parts: of the networks in use, without LoRA: the generator's parts, and the text encoder.
+        lora: of the generator's LoRA, by part.
+        trainable: of the generator: its LoRA and what else trains (conv_in).
+    """
+
+    parts: Mapping[str, int]
+    lora: Mapping[str, int]
+    trainable: int
+
+    @property
+    def total(self) -> int:
+        """All parameters that restoring an image uses; the score network, which only training uses, is not among them."""
+        return sum(self.parts.values()) + sum(self.lora.values())
+
+
+@dataclass(frozen=True)
+class Macs:
+    """MACs of one image and its prompt, by part, LoRA merged into the weights (``merged``) or computed beside them (``unmerged``)."""
+
+    merged: Mapping[str, int]
+    unmerged: Mapping[str, int]
+
+
+def count_parameters(parameters: Iterable[nn.Parameter]) -> int:
+    """Return the number of values in ``parameters``, each tensor once."""
+    return sum({id(parameter): parameter.numel() for parameter in parameters}.values())
+
+
+def measure_parameters(backbone: Backbone, generator: Generator) -> Parameters:
+    """Count the parameters of ``generator`` and of the backbone's text encoder."""
+    counts: dict[str, dict[str, int]] = {"parts": {}, "lora": {}}
+    for name, parameter in generator.named_parameters():  # gives a shared tensor once
+        kind, part = "lora" if "lora_" in name else "parts", _part_of(name)
+        counts[kind][part] = counts[kind].get(part, 0) + parameter.numel()
+    parts = counts["parts"] | {"text_encoder": count_parameters(backbone.text_encoder.parameters())}
+    return Parameters(parts=parts, lora=counts["lora"], trainable=count_parameters(generator.trainable_parameters()))
+
+
+def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs:
+    """Count the MACs of restoring one ``size`` x ``size`` px image (its size as output) with a prompt of full length.
+
+    Convolutions, matrix products and attention are counted; norms, activations and other pointwise operations are not. On the meta
+    device nothing is computed. The generator's LoRA is merged in the end.
+
+    Raises:
+        UserError: ``size`` is not a positive multiple of the backbone's.
+    """
+    multiple = backbone.size_multiple
+    if size < multiple or size % multiple:
+        raise UserError(f"complexity.size={size} must be a positive multiple of {multiple}, the backbone's: {_nearby(size, multiple)} fits")
+    text = {"text_encoder": sum(count_macs(lambda: backbone.text_encoder(text_inputs(backbone))).values())}
+    unmerged = _generator_macs(backbone, generator, size)
+    for layer in generator.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+    return Macs(merged=_generator_macs(backbone, generator, size) | text, unmerged=unmerged | text)
+
+
+def count_macs(work: Callable[[], Any]) -> dict[str, int]:
+    """Return the MACs of ``work`` by the part of the generator in which they are done; they sum up to all of them.
+
+    A MAC is half of what torch's counter calls floating-point operations: a multiplication with its addition.
+    """
+    # The counter knows attention as two matrix products; it passes over the CPU's fused kernel.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    flops = {name.partition(".")[2]: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    parts = {part: sum(flops.get(name, 0) for name in names) // 2 for part, names in PARTS.items()}
+    return parts | {"other": counter.get_total_flops() // 2 - sum(parts.values())}
+
+
+def _generator_macs(backbone: Backbone, generator: Generator, size: int) -> dict[str, int]:
+    config, device = backbone.text_encoder.config, backbone.text_encoder.device
+    image = torch.zeros(1, 3, size, size, device=device)
+    prompt = torch.zeros(1, config.max_position_embeddings, config.hidden_size, device=device)
+    macs = count_macs(lambda: generator(image, prompt))
+    return {part: count for part, count in macs.items() if count or part in PARTS}
+
+
+def _part_of(name: str) -> str:
+    return next((part for part, modules in PARTS.items() if name.startswith(tuple(f"{module}." for module in modules))), "other")
+
+
+def _nearby(size: int, multiple: int) -> int:
+    return max(1, round(size / multiple)) * multiple
