@@ -52,6 +52,7 @@ def quiet_libraries() -> None:
         "Total length of `.*` across ranks is zero.*",  # no validation pictures
         ".*your dataloader is not resumable.*",  # ours goes on at its own position
         ".*module\\(s\\) in eval mode at the start of training.*",  # meant: no dropout, and nothing here has batch statistics
+        "The `srun` command is available.*",
         ".*torch.distributed.nn.functional.all_gather is deprecated.*",
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
     ):

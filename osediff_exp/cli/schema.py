@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 OPEN_DICTS = (
     "report.labels",
+    "report.published",
     "logger.tags",
     "logger.*.tags",
     "hydra.job.env_set",
@@ -19,7 +20,11 @@ NULLABLE: dict[str, tuple[type, ...]] = {
     "resume": (str,),
     "trainer.ema_decay": (float,),
     "runs": (str, list),
+    "restorers": (str, list, dict),
+    "checkpoint": (str,),
+    "data.first": (int,),
     "report.title": (str,),
+    "report.baseline": (str,),
     "report.question": (str,),
 }
 """Keys (patterns) that may be null, and the types they take otherwise; a null default that is not listed takes anything."""

@@ -1,55 +1,24 @@
-"""Comparing the arms of a sweep: ``comparison.csv``, ``comparison.md``, ``comparison_grid.png`` and ``report.html``."""
+"""Comparing the arms of a sweep: every number of ``comparison.csv/.md/.tex`` and ``report.html`` is computed here, once."""
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from osediff_exp.reporting.arms import Row, group_seeds, make_arm, references, without_seed
 from osediff_exp.reporting.commands import sweep_command
-from osediff_exp.reporting.figures import Metric, as_number, best, metrics_of
+from osediff_exp.reporting.differences import Difference, choose_baseline, differences_from
+from osediff_exp.reporting.figures import Metric, best, metrics_of
 from osediff_exp.reporting.files import write_atomically
 from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
+from osediff_exp.reporting.paper_ablations import Published, published_for
 from osediff_exp.reporting.runs import Run, read_sweep
+from osediff_exp.reporting.settings import ReportSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-_BICUBIC = "bicubic_"
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """What people say about a comparison: its title, the question it answers, and names for its arms (override -> name)."""
-
-    title: str = ""
-    question: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, node: Any) -> ReportSettings:
-        """Read the ``report`` part of a config (plain dicts); what is absent or null stays empty."""
-        node = node if isinstance(node, dict) else {}
-        labels = node.get("labels")
-        named = {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
-        return cls(title=str(node.get("title") or ""), question=str(node.get("question") or ""), labels=named)
-
-    def or_else(self, other: ReportSettings) -> ReportSettings:
-        """Return these settings with what is empty taken from ``other``."""
-        return ReportSettings(self.title or other.title, self.question or other.question, self.labels or other.labels)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: an arm, or (``run`` is None) the bicubic reference. ``status`` of a reference is "reference"."""
-
-    label: str
-    status: str
-    figures: dict[str, Any]
-    settings: dict[str, str]
-    run: Run | None = None
+__all__ = ["Comparison", "ReportSettings", "Row", "compare", "write_comparison"]
 
 
 @dataclass(frozen=True)
@@ -62,9 +31,12 @@ class Comparison:
         rows: the arms in order of launch, then the bicubic reference (one per distinct set of inputs).
         metrics: the quality figures that any arm has.
         best: metric key -> places in ``rows`` of the best arms; the reference takes no part.
+        baseline: the row that arms are tested against (None: nothing to test).
+        differences: (arm label, metric key) -> paired difference from the baseline.
+        published: arm label -> what a paper printed for it.
         config_differences: config key -> value per arm.
         command: the command of the sweep ("" where unknown).
-        notes: lines about what is odd in the settings.
+        notes: lines about what is odd in the settings or the runs.
     """
 
     sweep_dir: Path
@@ -73,6 +45,9 @@ class Comparison:
     rows: list[Row]
     metrics: list[Metric]
     best: dict[str, set[int]]
+    baseline: Row | None
+    differences: dict[tuple[str, str], Difference]
+    published: dict[str, Published]
     config_differences: dict[str, list[str]]
     command: str
     notes: list[str]
@@ -80,12 +55,22 @@ class Comparison:
     @property
     def arms(self) -> list[Row]:
         """The rows that are arms."""
-        return [row for row in self.rows if row.run is not None]
+        return [row for row in self.rows if row.runs]
 
     @property
     def references(self) -> list[Row]:
         """The rows that are bicubic references."""
-        return [row for row in self.rows if row.run is None]
+        return [row for row in self.rows if not row.runs]
+
+    @property
+    def problems(self) -> list[tuple[Row, Run]]:
+        """The runs that failed or have not finished, with their arm."""
+        return [(row, run) for row in self.arms for run in row.problems]
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether any arm has more than one seed."""
+        return any(len(row.runs) > 1 for row in self.arms)
 
     @property
     def csv(self) -> Path:
@@ -96,6 +81,11 @@ class Comparison:
     def markdown(self) -> Path:
         """The table for README files and issues."""
         return self.sweep_dir / "comparison.md"
+
+    @property
+    def latex(self) -> Path:
+        """The table for papers."""
+        return self.sweep_dir / "comparison.tex"
 
     @property
     def page(self) -> Path:
@@ -115,23 +105,31 @@ def compare(sweep_dir: Path, settings: ReportSettings | None = None) -> Comparis
     """
     runs = read_sweep(sweep_dir)
     settings = (settings or ReportSettings()).or_else(_settings_of(runs))
-    labels = arm_labels(runs, settings.labels)
-    differences = differing_config(runs)
+    groups = group_seeds(runs)
+    named = [without_seed(group[0]) if len(groups) > 1 or len(group) > 1 else group[0] for group in groups]
+    labels = arm_labels(named, settings.labels)
+    changed = differing_config(named)
     arms = [
-        Row(label, run.status, _without_bicubic(run.result), {key: values[place] for key, values in differences.items()}, run)
-        for place, (label, run) in enumerate(zip(labels, runs, strict=True))
+        make_arm(label, group, {key: values[place] for key, values in changed.items()})
+        for place, (label, group) in enumerate(zip(labels, groups, strict=True))
     ]
     metrics = metrics_of(run.result for run in runs)
+    inputs = references(arms)
+    baseline, odd = choose_baseline(arms, inputs, settings.baseline)
+    published, misnamed = published_for(labels, settings.published)
     return Comparison(
         sweep_dir=sweep_dir,
-        title=settings.title or f"Comparison of {len(runs)} arm{'s' if len(runs) > 1 else ''}",
-        question=settings.question or _question(runs),
-        rows=arms + _references(arms),
+        title=settings.title or f"Comparison of {len(arms)} arm{'s' if len(arms) > 1 else ''}",
+        question=settings.question or _question(named),
+        rows=arms + inputs,
         metrics=metrics,
         best={metric.key: best(metric, [row.figures.get(metric.key) for row in arms]) for metric in metrics},
-        config_differences=differences,
+        baseline=baseline,
+        differences=differences_from(baseline, arms, metrics),
+        published=published,
+        config_differences=changed,
         command=sweep_command(sweep_dir),
-        notes=unused_names(runs, settings.labels),
+        notes=[note for note in [*unused_names(named, settings.labels), odd, *misnamed, _commits(runs), _repeated(arms)] if note],
     )
 
 
@@ -142,9 +140,11 @@ def write_comparison(sweep_dir: Path, settings: ReportSettings | None = None) ->
         UserError: ``sweep_dir`` is no sweep folder.
     """
     from osediff_exp.reporting.html import render_page
+    from osediff_exp.reporting.latex import render_latex
     from osediff_exp.reporting.markdown import render_markdown
     from osediff_exp.reporting.picture_grid import render_grid
     from osediff_exp.reporting.pictures import choose_pictures
+    from osediff_exp.reporting.table_csv import render_csv
 
     comparison = compare(sweep_dir, settings)
     pictures = choose_pictures(comparison.arms)
@@ -155,27 +155,9 @@ def write_comparison(sweep_dir: Path, settings: ReportSettings | None = None) ->
     else:
         write_atomically(comparison.grid, grid)
     write_atomically(comparison.markdown, render_markdown(comparison, has_grid=grid is not None))
+    write_atomically(comparison.latex, render_latex(comparison))
     write_atomically(comparison.page, render_page(comparison, pictures))
     return comparison
-
-
-def render_csv(comparison: Comparison) -> str:
-    """Return the table as CSV: arm, status, differing config keys, every figure, error, folder; numbers in full precision."""
-    rows = comparison.rows
-    figures = list(dict.fromkeys(key for row in rows for key in row.figures))
-    taken = {"arm", "status", "error", "folder"}
-    # A figure and a config key may share a name (steps): the config's then says where it comes from.
-    settings = {key: f"config.{key}" if key in {*figures, *taken} else key for key in comparison.config_differences}
-    results = {key: f"result.{key}" if key in taken else key for key in figures}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["arm", "status", *settings.values(), *results.values(), "error", "folder"], restval="")
-    writer.writeheader()
-    for row in rows:
-        cells: dict[str, Any] = {"arm": row.label, "status": row.status}
-        cells |= {settings[key]: value for key, value in row.settings.items()}
-        cells |= {results[key]: value for key, value in row.figures.items()}
-        writer.writerow(cells | ({"error": row.run.error, "folder": row.run.name} if row.run else {}))
-    return text.getvalue()
 
 
 def _settings_of(runs: list[Run]) -> ReportSettings:
@@ -191,22 +173,12 @@ def _question(runs: list[Run]) -> str:
     return f"What does changing {listed} do to the restored pictures?"
 
 
-def _without_bicubic(result: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in result.items() if not key.startswith(_BICUBIC)}
+def _commits(runs: list[Run]) -> str:
+    commits = list(dict.fromkeys(str(run.result["commit"])[:10] for run in runs if run.result.get("commit")))
+    return f"The runs come from different commits ({', '.join(commits)}): their code may differ." if len(commits) > 1 else ""
 
 
-def _references(arms: list[Row]) -> list[Row]:
-    """Return one bicubic row for all arms, or one per arm group where the arms were validated on different inputs."""
-    groups: list[tuple[dict[str, Any], str]] = []
-    for arm in arms:
-        result = arm.run.result if arm.run else {}
-        figures = {key.removeprefix(_BICUBIC): value for key, value in result.items() if key.startswith(_BICUBIC)}
-        if figures and not any(_agree(figures, known) for known, _ in groups):
-            groups.append((figures, arm.label))
-    return [Row("bicubic" if len(groups) == 1 else f"bicubic ({label})", "reference", figures, {}) for figures, label in groups]
-
-
-def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two sets of figures are the same up to the rounding that differs between machines (1e-3 relative)."""
-    pairs = [(as_number(one[key]), as_number(other[key])) for key in one.keys() & other.keys()]
-    return all(a == b or (a is not None and b is not None and abs(a - b) <= 1e-3 * max(abs(a), abs(b))) for a, b in pairs)
+def _repeated(arms: list[Row]) -> str:
+    """Say that seeds differ between arms: then part of a difference may be the seeds'."""
+    seeds = {frozenset(run.seed for run in row.done) for row in arms if row.done}
+    return "The arms have different finished seeds; paired differences use the seeds that two arms share." if len(seeds) > 1 else ""

@@ -75,25 +75,26 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def plot(title: str, series: Sequence[Series]) -> str:
+def plot(title: str, series: Sequence[Series], across: str = "step") -> str:
     """Return one SVG with all arms' curves of one figure, or "" where no arm has a finite point.
 
     Long curves are shown as bucket means inside the band of their lowest and highest values. Positive figures that span more than two
-    decades get a logarithmic axis.
+    decades get a logarithmic axis. ``across`` names the horizontal axis.
     """
     drawn = [(one, buckets(one.points)) for one in series]
     drawn = [(one, points) for one, points in drawn if points]
     if not drawn:
         return ""
-    x = _axis([step for one, _ in drawn for step, value in one.points if math.isfinite(value)], _LEFT, _WIDTH - _RIGHT)
+    x = axis([step for one, _ in drawn for step, value in one.points if math.isfinite(value)], _LEFT, _WIDTH - _RIGHT)
     values = [value for _, points in drawn for bucket in points for value in (bucket.low, bucket.high)]
-    y = _axis(values, _HEIGHT - _BOTTOM, _TOP, margin=0.06, log=min(values) > 0 and max(values) / min(values) > 100)
-    body = _frame(x, y) + "".join(_curve(one, points, x, y) for one, points in drawn)
-    name = escape(f"{title} over training steps" + (", logarithmic axis" if y.log else ""))
+    y = axis(values, _HEIGHT - _BOTTOM, _TOP, margin=0.06, log=min(values) > 0 and max(values) / min(values) > 100)
+    body = _frame(x, y, across) + "".join(_curve(one, points, x, y) for one, points in drawn)
+    name = escape(f"{title} over {across}s" + (", logarithmic axis" if y.log else ""))
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">{body}</svg>'
 
 
-def _axis(values: Sequence[float], start: float, end: float, margin: float = 0.0, log: bool = False) -> Axis:
+def axis(values: Sequence[float], start: float, end: float, margin: float = 0.0, log: bool = False) -> Axis:
+    """Return the axis that fits ``values`` between two pixels, widened by ``margin`` of their range; a constant gets room around it."""
     low, high = min(values), max(values)
     if log:
         return Axis(low / 1.2, high * 1.2, start, end, log=True)
@@ -111,14 +112,14 @@ def _y_ticks(y: Axis) -> list[float]:
     return [10.0**decade for decade in decades if decade % every == 0]
 
 
-def _frame(x: Axis, y: Axis) -> str:
+def _frame(x: Axis, y: Axis, across: str) -> str:
     parts = []
     for value in _y_ticks(y):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 3.5:.1f}" text-anchor="end">{_short(value)}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 3.5:.1f}" text-anchor="end">{short(value)}</text>')
     for value in (tick for tick in ticks(x.low, x.high, 4) if tick == int(tick)):
-        parts.append(f'<text x="{x(value):.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{_short(value)}</text>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 2}" text-anchor="end">step</text>')
+        parts.append(f'<text x="{x(value):.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{short(value)}</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 2}" text-anchor="end">{escape(across)}</text>')
     return "".join(parts)
 
 
@@ -137,10 +138,10 @@ def _curve(series: Series, points: list[Bucket], x: Axis, y: Axis) -> str:
 
 
 def _tip(series: Series, bucket: Bucket) -> str:
-    return f"{escape(series.label)}, step {_short(bucket.step)}: {bucket.mean:.4g}"
+    return f"{escape(series.label)}, at {short(bucket.step)}: {bucket.mean:.4g}"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Write a tick in at most three digits: 250, 12k, 4.6e-5."""
     if value and (abs(value) >= 1e6 or abs(value) < 1e-3):
         mantissa, exponent = f"{value:.2e}".split("e")

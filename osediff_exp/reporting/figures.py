@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from osediff_exp.reporting.statistics import Interval
+
 Better = Literal["higher", "lower", "unknown"]
 
 
@@ -50,6 +52,29 @@ _KNOWN = (
     Metric("maniqa", "MANIQA", "higher", 4, "quality as a network trained on people's ratings sees it, without the original"),
     Metric("clipiqa", "CLIPIQA", "higher", 4, "quality as a language-image network sees it, without the original"),
 )
+
+
+def show_interval(metric: Metric, interval: Interval | None) -> str:
+    """Write "25.15 \u00b1 0.12", without the half width where there is one value, "-" where there is none."""
+    if interval is None:
+        return "-"
+    half = "" if interval.half is None else f" \u00b1 {interval.half:.{metric.digits}f}"
+    return metric.show(interval.mean) + half
+
+
+def show_range(metric: Metric, interval: Interval) -> str:
+    """Write a difference with its interval: "+0.120 [-0.010, +0.250]", one digit finer than the metric."""
+    low, mean, high = (
+        None if value is None else f"{value:+.{metric.digits + 1}f}" for value in (interval.low, interval.mean, interval.high)
+    )
+    return f"{mean} [{low}, {high}]" if low else f"{mean} [no interval]"
+
+
+def show_p(p: float | None) -> str:
+    """Write a p value with two significant digits; below 0.001 as "< 0.001", none as "-"."""
+    if p is None:
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def metrics_of(results: Iterable[dict[str, Any]]) -> list[Metric]:

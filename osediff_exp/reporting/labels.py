@@ -49,10 +49,10 @@ def unused_names(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
 def differing_config(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return config key ("loss.weight") -> its value in every run, for the keys in which the runs differ ("-": absent).
 
-    Left out: ``report`` (it describes the page) and keys whose value names the run's own folder, which differ in every sweep.
+    Left out: what :func:`says_nothing` about a result, and keys whose value names the run's own folder, which differ in every sweep.
     """
-    flat = [_flatten(run.config) for run in runs]
-    keys = dict.fromkeys(key for config in flat for key in config if not key.startswith("report."))
+    flat = [flatten(run.config) for run in runs]
+    keys = dict.fromkeys(key for config in flat for key in config if not says_nothing(key))
     table = {}
     for key in keys:
         values = [config.get(key, _MISSING) if run.config else None for run, config in zip(runs, flat, strict=True)]
@@ -64,12 +64,18 @@ def differing_config(runs: Sequence[Run]) -> dict[str, list[str]]:
     return table
 
 
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def says_nothing(key: str) -> bool:
+    """Tell whether a key cannot change a run's figures: ``report`` describes the page, ``resume`` and ``fresh`` how it was started."""
+    return key in ("resume", "fresh") or key.startswith("report.")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a nested config as one dict with dotted keys; lists stay values."""
     if not isinstance(config, dict) or not config:
         return {prefix: config} if prefix else {}
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
 
 

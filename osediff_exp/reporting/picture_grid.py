@@ -42,7 +42,7 @@ def render_grid(pictures: Pictures, max_rows: int = 8) -> bytes | None:
         for row, name in enumerate(names):
             sheet.paste(_tile(pictures.columns[column].files.get(name), cell), (_place(column, cell), top + _place(row, cell)))
     data = io.BytesIO()
-    sheet.save(data, format="PNG")
+    sheet.save(data, format="PNG", compress_level=2)  # a few percent larger than the default and several times faster
     return data.getvalue()
 
 
@@ -51,8 +51,15 @@ def _place(index: int, cell: int) -> int:
 
 
 def _cell_size(files: list[Path]) -> int:
-    sizes = [max(image.size) for image in map(load_picture, files) if image is not None]
-    return min(_MAX_CELL, max([_MIN_CELL, *sizes]))
+    return min(_MAX_CELL, max([_MIN_CELL, *map(_longest_side, files)]))
+
+
+def _longest_side(path: Path) -> int:
+    try:
+        with Image.open(path) as image:  # reads the header only
+            return max(image.size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 0
 
 
 def _tile(path: Path | None, cell: int) -> Image.Image:

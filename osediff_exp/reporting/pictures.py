@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from osediff_exp.reporting.comparison import Row
+    from osediff_exp.reporting.arms import Row
 
 _INPUTS = {"lq": "LQ", "bicubic": "bicubic", "hq": "HQ (original)"}
 

@@ -24,6 +24,8 @@ Curve = list[tuple[float, float]]
 
 _MARKS = (".hydra", "result.json", "error.txt", "metrics.csv")
 _MAX_DEPTH = 4  # an override such as loss/terms=mse puts a slash, so a level more, into the folder's name
+# Figures of older run folders, under the names that they have today.
+_OLD_KEY = re.compile(r"\b(bicubic_)?(psnr|ssim)_y$")
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -55,6 +57,13 @@ class Run:
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
     pictures: dict[str, dict[str, Path]] = field(default_factory=dict)
     output_step: int | None = None
+
+    @property
+    def seed(self) -> Any:
+        """The seed, or None where the run does not say."""
+        given = [text.split("=", 1)[1] for text in self.overrides if text.lstrip("+").startswith("seed=")]
+        seed = self.config.get("seed") if isinstance(self.config, dict) else None
+        return seed if seed is not None else int(given[-1]) if given and given[-1].isdigit() else None
 
     @property
     def last_step(self) -> int | None:
@@ -136,7 +145,13 @@ def _read_result(path: Path) -> tuple[dict[str, Any], str]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return {}, f"result.json cannot be read: {error}"
-    return (result, "") if isinstance(result, dict) and result else ({}, "result.json holds no figures")
+    if not isinstance(result, dict) or not result:
+        return {}, "result.json holds no figures"
+    return {_current(key): value for key, value in result.items()}, ""
+
+
+def _current(key: str) -> str:
+    return _OLD_KEY.sub(lambda match: (match[1] or "") + match[2], key)
 
 
 def _last_line(path: Path) -> str:
@@ -145,6 +160,14 @@ def _last_line(path: Path) -> str:
     except OSError:
         return ""
     return lines[-1].strip() if lines else "failed without a message"
+
+
+def _lines(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            return list(csv.reader(file))
+    except (OSError, csv.Error):
+        return []
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -163,22 +186,26 @@ def _number(text: str | None) -> float | None:
 
 
 def _read_curves(path: Path) -> dict[str, Curve]:
-    curves: dict[str, Curve] = {}
-    for row in _rows(path):
-        step = _number(row.get("step"))
-        if step is None or not math.isfinite(step):
-            continue
-        for key, text in row.items():
-            value = _number(text) if isinstance(key, str) and key not in ("step", "epoch") else None
-            if value is not None:
-                curves.setdefault(key, []).append((step, value))
-    return {key: sorted(points, key=lambda point: point[0]) for key, points in curves.items()}
+    # Column by column: a long training has hundreds of thousands of cells, and a report is written after every run of a sweep.
+    lines = _lines(path)
+    header = lines[0] if lines else []
+    if "step" not in header:
+        return {}
+    at = header.index("step")
+    rows = [(step, line) for line in lines[1:] if len(line) > at and (step := _number(line[at])) is not None and math.isfinite(step)]
+    rows.sort(key=lambda row: row[0])
+    curves = {}
+    for place, key in enumerate(header):
+        points = [(step, value) for step, line in rows if place < len(line) and (value := _number(line[place])) is not None]
+        if points and key not in ("step", "epoch"):
+            curves[_current(key)] = points
+    return curves
 
 
 def _read_per_image(path: Path) -> dict[str, dict[str, float]]:
     table = {}
     for row in _rows(path):
-        values = {key: _number(text) for key, text in row.items() if isinstance(key, str) and key != "name"}
+        values = {_current(key): _number(text) for key, text in row.items() if isinstance(key, str) and key != "name"}
         table[str(row.get("name", ""))] = {key: value for key, value in values.items() if value is not None}
     return table
 

@@ -127,7 +127,7 @@ def test_the_command_of_one_arm_does_not_start_the_sweep_again(tmp_path: Path) -
 def test_a_report_can_be_written_over_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_comparison(make_sweep(tmp_path))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert set(before) == {"multirun.yaml", "comparison.csv", "comparison.md", "comparison_grid.png", "report.html"}
+    assert set(before) == {"multirun.yaml", "comparison.csv", "comparison.md", "comparison.tex", "comparison_grid.png", "report.html"}
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_comparison(tmp_path)

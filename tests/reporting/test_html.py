@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -19,7 +16,6 @@ from osediff_exp.reporting.pictures import Column, Pictures
 if TYPE_CHECKING:
     from pathlib import Path
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "<script>alert('x')</script>\"&'"
 
 
@@ -65,7 +61,7 @@ def test_the_page_says_what_was_asked_and_what_became_of_every_arm(page: str) ->
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     assert "Does &lt;VSD&gt; &amp; friends help?" in text
     assert "lambda2=8 diverged: the loss is not finite at step 40; lower lambda2" in text
-    assert "2 of 4 have finished." in text
+    assert "2 of 4 runs have not finished." in text
     assert "python -m osediff_exp -m +experiment=vsd_ablation lambda2=0,1,8,2" in text
     for word in ("PSNR-Y", "NIQE", "ST-LPIPS", "train/vsd_grad_norm", "VSD diagnostics", "4,437,000", "1a2b3c4", "step 100"):
         assert word in text
@@ -99,48 +95,8 @@ def test_pictures_stay_within_the_budget(tmp_path: Path) -> None:
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(files[name])
     pictures = Pictures(list("abc"), [Column("x", "lq", files)])
     assert embed(pictures).names == ["a", "b", "c"]
-    tight = embed(pictures, budget=25_000)
+    tight = embed(pictures, budget=12_000)
     assert 0 < len(tight.names) < 3
-    assert sum(map(len, tight.addresses.values())) <= 25_000
+    assert sum(map(len, tight.addresses.values())) <= 12_000
     assert all(address.startswith("data:image/jpeg") for address in tight.addresses.values())
     assert f"{len(tight.names)} of 3" in tight.note
-
-
-CHECK = """<script>
-const errors = []; window.addEventListener("error", (event) => errors.push(event.message));
-document.addEventListener("securitypolicyviolation", (event) => errors.push(event.blockedURI));
-window.addEventListener("load", () => {
-  const names = () => [...document.querySelectorAll("#table tbody tr")].map((row) => row.cells[0].dataset.sort);
-  const seen = {start: names()};
-  const niqe = [...document.querySelectorAll("#table thead th")].find((cell) => cell.textContent.includes("NIQE"));
-  niqe.querySelector("button").click(); seen.up = names();
-  niqe.querySelector("button").click(); seen.down = names();
-  document.querySelector(".legend button").click();
-  seen.hidden = document.querySelectorAll("svg .hidden").length; seen.plots = document.querySelectorAll("svg").length;
-  document.querySelectorAll(".picture")[1].click();
-  seen.open = document.getElementById("viewer").open; seen.first = document.getElementById("viewer-title").textContent;
-  document.getElementById("next").click(); seen.second = document.getElementById("viewer-title").textContent;
-  seen.broken = [...document.images].filter((image) => image.src && !image.naturalWidth).length;
-  seen.overflow = document.documentElement.scrollWidth - innerWidth; seen.errors = errors;
-  document.title = "SEEN" + JSON.stringify(seen) + "END";
-});
-</script></head>"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt install chromium) to run the page's script")
-def test_the_page_works_in_a_browser(page: str, tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(page.replace("</head>", CHECK, 1))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [str(CHROMIUM), *flags, "--window-size=500,900", "--dump-dom", (tmp_path / "page.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    found = re.search(r"<title>SEEN(.*?)END</title>", dom)
-    assert found, "the page's script did not finish"
-    seen = json.loads(found.group(1).replace("&amp;", "&"))
-    assert seen["errors"] == []
-    assert seen["broken"] == 0
-    assert seen["overflow"] <= 0, "the page itself must not scroll sideways"
-    assert seen["start"] == ["without VSD", "with VSD", "lambda2=8", "lambda2=2", "bicubic"]
-    assert seen["up"] == ["with VSD", "without VSD", "bicubic", "lambda2=8", "lambda2=2"]
-    assert seen["down"] == ["bicubic", "without VSD", "with VSD", "lambda2=8", "lambda2=2"]
-    assert seen["hidden"] == seen["plots"] > 0
-    assert (seen["open"], seen["first"], seen["second"]) == (True, "bicubic", "without VSD")

@@ -68,3 +68,19 @@ def test_wrong_folders_are_the_users_mistake(tmp_path: Path) -> None:
     run = make_run(tmp_path, 0, ["a=1"])
     with pytest.raises(UserError, match="single run"):
         read_sweep(run)
+
+
+def test_figures_of_older_runs_have_todays_names(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 0, ["a=1"], result={"psnr_y": 25.0, "bicubic_ssim_y": 0.7, "my_psnr_y": 1.0})
+    (run / "metrics.csv").write_text("step,val/psnr_y,val/bicubic_psnr_y\n1,24,23\n")
+    (run / "per_image.csv").write_text("name,psnr_y,bicubic_ssim_y\nx,24,0.6\n")
+    read = read_run(run)
+    assert read.result == {"psnr": 25.0, "bicubic_ssim": 0.7, "my_psnr_y": 1.0}
+    assert set(read.curves) == {"val/psnr", "val/bicubic_psnr"}
+    assert read.per_image == {"x": {"psnr": 24.0, "bicubic_ssim": 0.6}}
+
+
+def test_the_seed_is_that_of_the_config_else_of_the_command(tmp_path: Path) -> None:
+    assert read_run(make_run(tmp_path, 0, ["seed=7"], config={"seed": 8})).seed == 8
+    assert read_run(make_run(tmp_path, 1, ["+seed=7"])).seed == 7
+    assert read_run(make_run(tmp_path, 2, ["a=1"])).seed is None

@@ -1,0 +1,55 @@
+"""Published values beside measured ones: rows of the paper's ablation tables (data/paper_ablations.csv), named by an experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from osediff_exp.errors import nearest
+from osediff_exp.reporting.figures import as_number
+from osediff_exp.reporting.published import SOURCE, read_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_TEXTS = ("table", "row", "dataset", "note")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published for an arm: its name there, the source, the figures by metric key, and a remark."""
+
+    name: str
+    source: str
+    figures: Mapping[str, float]
+    note: str = ""
+
+
+def published_for(labels: Sequence[str], wanted: Mapping[str, Any]) -> tuple[dict[str, Published], list[str]]:
+    """Return arm label -> published row for the entries of ``report.published``, and one line per entry that fits nothing."""
+    known = _known_rows()
+    found: dict[str, Published] = {}
+    notes = []
+    for label, entry in wanted.items():
+        row = _inline(entry) if isinstance(entry, dict) else known.get(str(entry))
+        if label not in labels:
+            notes.append(f"report.published: '{label}' is the label of no arm.{nearest(label, labels)}")
+        elif row is None:
+            notes.append(f"report.published: there is no row '{entry}' in paper_ablations.csv.{nearest(str(entry), known)}")
+        else:
+            found[label] = row
+    return found, notes
+
+
+def _known_rows() -> dict[str, Published]:
+    rows = {}
+    for row in read_table("paper_ablations.csv"):
+        figures = {key: float(value) for key, value in row.items() if key not in _TEXTS and value}
+        source = f"{SOURCE}, Table {row['table'].removeprefix('T')}, {row['dataset']}"
+        rows[f"{row['table']}/{row['row']}"] = Published(row["row"], source, figures, row["note"])
+    return rows
+
+
+def _inline(entry: Mapping[str, Any]) -> Published:
+    figures = {str(key): number for key, value in entry.items() if (number := as_number(value)) is not None}
+    return Published(str(entry.get("name") or "published"), str(entry.get("source") or "given by the experiment"), figures)

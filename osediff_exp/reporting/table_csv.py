@@ -1,0 +1,64 @@
+"""The comparison as CSV, one line per row of the table, numbers in full precision."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from osediff_exp.reporting.comparison import Comparison, Row
+
+_TAKEN = ("arm", "status", "seeds", "error", "folder")
+
+
+def render_csv(comparison: Comparison) -> str:
+    """Return arm, status, differing config keys, every figure (mean over seeds), intervals, differences, seeds, error, folders.
+
+    ``KEY_low`` and ``KEY_high`` bound the 95 % interval over seeds (only where an arm has several). ``KEY_difference`` is arm minus
+    baseline, with its interval over ``KEY_images`` pictures, ``KEY_p`` and Holm's ``KEY_p_holm``; ``KEY_seeds_low`` and
+    ``KEY_seeds_high`` bound the same difference over seeds.
+    """
+    rows = comparison.rows
+    figures = list(dict.fromkeys(key for row in rows for key in row.figures))
+    # A figure and a config key may share a name (steps): the config's then says where it comes from.
+    settings = {key: f"config.{key}" if key in {*figures, *_TAKEN} else key for key in comparison.config_differences}
+    results = {key: f"result.{key}" if key in _TAKEN else key for key in figures}
+    lines = []
+    for row in rows:
+        cells: dict[str, Any] = {"arm": row.label, "status": row.status}
+        cells |= {settings[key]: value for key, value in row.settings.items()}
+        cells |= {results[key]: value for key, value in row.figures.items()}
+        lines.append(cells | _statistics(comparison, row) | _origin(row))
+    added = [key for metric in comparison.metrics for key in _columns(metric.key) if any(key in line for line in lines)]
+    columns = ["arm", "status", *settings.values(), *results.values(), *added, "seeds", "error", "folder"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _columns(key: str) -> list[str]:
+    ends = ("low", "high", "difference", "difference_low", "difference_high", "images", "p", "p_holm", "seeds_low", "seeds_high")
+    return [f"{key}_{end}" for end in ends]
+
+
+def _statistics(comparison: Comparison, row: Row) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for key in (metric.key for metric in comparison.metrics):
+        interval, difference = row.intervals.get(key), comparison.differences.get((row.label, key))
+        values = [interval.low, interval.high] if interval else [None, None]
+        if difference:
+            own = difference.interval
+            values += [own.mean, own.low, own.high, own.n, difference.p, difference.p_holm]
+            values += [difference.over_seeds.low, difference.over_seeds.high] if difference.over_seeds else []
+        cells |= {name: value for name, value in zip(_columns(key), values, strict=False) if value is not None}
+    return cells
+
+
+def _origin(row: Row) -> dict[str, Any]:
+    if not row.runs:
+        return {}
+    errors = dict.fromkeys(run.error for run in row.runs if run.error)
+    return {"seeds": len(row.done), "error": "; ".join(errors), "folder": "; ".join(run.name for run in row.runs)}

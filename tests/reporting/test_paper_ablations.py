@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sweep_folders import make_seed_sweep
+
+from osediff_exp.reporting.comparison import ReportSettings, compare, write_comparison
+from osediff_exp.reporting.paper_ablations import published_for
+from osediff_exp.reporting.published import published_rows, read_table
+from osediff_exp.reporting.settings import ReportSettings as Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_osediffs_own_row_is_the_same_in_every_table() -> None:
+    main = next(row for row in published_rows("RealSR") if row.method == "OSEDiff").figures
+    own = published_for(
+        list("abcd"), dict(zip("abcd", ["T3/VSD in latent space", "T5/VAE rank 4", "T6/U-Net rank 4", "T7/encoder"], strict=True))
+    )
+    for row in own[0].values():
+        assert dict(row.figures) == pytest.approx(
+            {key: main[key] for key in row.figures}, abs=4e-4
+        )  # NIQE: 5.6479 there, 5.6476 in Table 1
+    assert len({(row["table"], row["row"]) for row in read_table("paper_ablations.csv")}) == len(read_table("paper_ablations.csv"))
+
+
+def test_rows_are_found_by_name_and_source_is_told() -> None:
+    found, notes = published_for(["x", "y"], {"x": "T3/GAN", "y": {"psnr": 24.0, "source": "a blog"}})
+    assert (found["x"].figures, found["x"].source) == (
+        {"psnr": 25.0, "lpips": 0.276, "musiq": 67.29, "clipiqa": 0.6254},
+        "arXiv 2406.08177v3, Table 3, RealSR",
+    )
+    assert (found["y"].figures, found["y"].source, notes) == ({"psnr": 24.0}, "a blog", [])
+
+
+def test_what_fits_nothing_is_a_note_with_the_nearest_name() -> None:
+    found, notes = published_for(["with VSD"], {"with VDS": "T3/GAN", "with VSD": "T3/GANN"})
+    assert found == {}
+    assert notes == [
+        "report.published: 'with VDS' is the label of no arm. Did you mean 'with VSD'?",
+        "report.published: there is no row 'T3/GANN' in paper_ablations.csv. Did you mean 'T3/GAN'?",
+    ]
+
+
+def test_published_values_stand_beside_the_measured_ones(tmp_path: Path) -> None:
+    comparison = write_comparison(make_seed_sweep(tmp_path))
+    assert "paper 25.42" in comparison.page.read_text()
+    assert "| without VSD: without VSD | 25.42 |" in comparison.markdown.read_text()
+    assert compare(tmp_path, ReportSettings(published={"without VSD": {"psnr": 1.0}})).published["without VSD"].figures == {"psnr": 1.0}
+
+
+def test_settings_ignore_what_is_null() -> None:
+    assert Settings.of({"baseline": None, "published": None, "labels": {"a": 1}}) == Settings(labels={"a": "1"})
+    assert Settings.of(None) == Settings()

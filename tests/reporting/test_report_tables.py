@@ -1,0 +1,84 @@
+"""The same numbers in CSV, Markdown, LaTeX and the page."""
+
+from __future__ import annotations
+
+import csv
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from sweep_folders import config, make_run, make_seed_sweep, result
+
+from osediff_exp.reporting.comparison import Comparison, ReportSettings, compare, write_comparison
+from osediff_exp.reporting.figures import show_p
+from osediff_exp.reporting.latex import escape
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return write_comparison(make_seed_sweep(tmp_path_factory.mktemp("seeds")))
+
+
+def test_csv_has_intervals_and_tests_in_full_precision(comparison: Comparison) -> None:
+    with comparison.csv.open(newline="") as file:
+        first, second, reference = csv.DictReader(file)
+    interval = comparison.arms[1].intervals["psnr"]
+    difference = comparison.differences["with VSD", "psnr"]
+    assert (float(second["psnr"]), float(second["psnr_low"]), float(second["psnr_high"])) == (interval.mean, interval.low, interval.high)
+    assert (float(second["psnr_difference"]), float(second["psnr_p_holm"])) == (difference.interval.mean, difference.p_holm)
+    assert (second["psnr_images"], second["seeds"], second["folder"]) == ("12", "3", "3_vsd; 4_vsd; 5_vsd")
+    assert first["psnr_difference"] == reference["psnr_low"] == reference["seeds"] == ""
+
+
+def test_every_report_shows_the_same_mean_interval_and_p(comparison: Comparison) -> None:
+    interval, difference = comparison.arms[1].intervals["psnr"], comparison.differences["with VSD", "psnr"]
+    mean, half = f"{interval.mean:.2f}", f"{interval.half:.2f}"
+    own = difference.interval
+    shown = f"{own.mean:+.3f} [{own.low:+.3f}, {own.high:+.3f}]"
+    markdown, latex, page = (path.read_text() for path in (comparison.markdown, comparison.latex, comparison.page))
+    assert f"| with VSD | {mean} \u00b1 {half} |" in markdown
+    assert shown in markdown.replace("\\", "")
+    assert rf"with VSD & {mean} {{\scriptsize $\pm$ {half}}}$^{{-}}$ &" in latex
+    assert re.search(rf"{mean}<span[^>]*>\S</span><small>&#177; {half}</small>", page)
+    assert shown in page
+    assert f"p = {show_p(difference.p_holm)}" in page
+
+
+def test_a_difference_never_stands_alone(comparison: Comparison) -> None:
+    text = comparison.markdown.read_text().split("## Differences", 1)[1].split("## Published", 1)[0].replace("\\", "")
+    cells = re.findall(r"[+-]\d+\.\d+ \[[^\]]+\], n = 12, p [=<] [\d.]+; 3 seeds: \[[^\]]+\]", text)
+    assert len(cells) == len(comparison.metrics)
+
+
+def test_one_seed_has_no_interval_and_the_table_says_so(tmp_path: Path) -> None:
+    for number in (0, 1):
+        make_run(tmp_path, number, [f"a={number}"], result=result(25, 0.7, 5, 0.3), config=config(a=number))
+    comparison = write_comparison(tmp_path)
+    for path in (comparison.markdown, comparison.page, comparison.latex):
+        assert "no interval over seeds" in path.read_text()
+    assert "\u00b1" not in comparison.markdown.read_text()
+
+
+def test_arms_of_different_commits_are_pointed_out(tmp_path: Path) -> None:
+    for number in (0, 1):
+        make_run(tmp_path, number, [f"a={number}"], result=result(25, 0.7, 5, 0.3, commit=f"{number}" * 40), config=config(a=number))
+    assert "different commits (0000000000, 1111111111)" in compare(tmp_path).notes[0]
+
+
+def test_latex_is_balanced_and_escaped(tmp_path: Path, comparison: Comparison) -> None:
+    text = comparison.latex.read_text()
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") for line in rows} == {len(comparison.metrics)}
+    assert escape(r"50% a_b & {c} $x^2$ \d #1 <~>") == (
+        r"50\% a\_b \& \{c\} \$x\textasciicircum{}2\$ \textbackslash{}d \#1 \textless{}\textasciitilde{}\textgreater{}"
+    )
+    make_run(tmp_path, 0, ["a=1"], result=result(25, 0.7, 5, 0.3))
+    assert r"A \& B\_C?" in write_comparison(tmp_path, ReportSettings(title="A & B_C?")).latex.read_text()
+
+
+def test_p_values_are_written_for_people() -> None:
+    assert [show_p(p) for p in (None, 0.0004, 0.0123, 0.049999, 0.35, 1.0)] == ["-", "< 0.001", "0.012", "0.05", "0.35", "1.00"]
