@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from osediff_exp.checkpoints.own import check_resumable, stamp
 from osediff_exp.errors import UserError
 from osediff_exp.losses.base import CriticTerm, LossInputs, LossTerm
 from osediff_exp.metrics.base import ImageMetric
@@ -42,6 +44,7 @@ class RestorationModule(pl.LightningModule):
         max_steps: optimizer steps after which training stops.
         accumulate, clip_norm: micro-batches per step; largest gradient norm of the generator and of each critic (0: no clipping).
         log_every: steps between rows of the log.
+        record: plain data of the run that every checkpoint carries: ``config`` and ``versions``.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class RestorationModule(pl.LightningModule):
         accumulate: int = 1,
         clip_norm: float = 1.0,
         log_every: int = 10,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -75,6 +79,7 @@ class RestorationModule(pl.LightningModule):
         self.optimizer_factory = optimizer
         self.prompts, self.negative_prompt = prompts, negative_prompt
         self.seed, self.max_steps, self.accumulate, self.clip_norm, self.log_every = seed, max_steps, accumulate, clip_norm, log_every
+        self.record = dict(record or {})
         self.steps_taken = 0
         self.latest: dict[str, float] = {}
         self.per_image: list[dict[str, Any]] = []
@@ -269,37 +274,17 @@ class RestorationModule(pl.LightningModule):
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {key: value for key, value in super().state_dict(*args, **kwargs).items() if key in trainable}
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        """The backbone is frozen: hashed once, not at every save."""
+        return self.backbone.fingerprint()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["steps_taken"] = self.steps_taken
-        checkpoint["backbone"] = {"fingerprint": self.backbone.fingerprint(), "source": self.backbone.source}
+        checkpoint |= stamp(steps=self.steps_taken, backbone=self.backbone, fingerprint=self._fingerprint) | self.record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_checkpoint(checkpoint)
+        check_resumable(checkpoint, self.state_dict(), self.backbone, self._fingerprint)
         self.steps_taken = checkpoint["steps_taken"]
-
-    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raise UserError where the checkpoint's tensors or backbone are not this module's: nothing is loaded by halves."""
-        if absent := {"state_dict", "steps_taken", "backbone"} - checkpoint.keys():
-            raise UserError(f"the checkpoint is not of this program's training (no '{min(absent)}' in it): give a run's last.ckpt")
-        saved, own = checkpoint["state_dict"], self.state_dict()
-        differing = [
-            f"{key} {tuple(saved[key].shape)} in the checkpoint, {tuple(own[key].shape)} here"
-            for key in saved.keys() & own.keys()
-            if saved[key].shape != own[key].shape
-        ]
-        odd = sorted(saved.keys() ^ own.keys())
-        hint = "use the generator and loss settings of its run's config.yaml"
-        if differing:
-            raise UserError(f"the checkpoint has another shape: {sorted(differing)[0]} ({len(differing)} such tensors); {hint}")
-        if odd:
-            side = "the checkpoint lacks" if odd[0] in own else "this configuration lacks"
-            raise UserError(f"the checkpoint does not fit: {side} {odd[0]} ({len(odd)} such tensors); {hint}")
-        fingerprint = checkpoint["backbone"]["fingerprint"]
-        if fingerprint != self.backbone.fingerprint():
-            raise UserError(
-                f"the checkpoint was trained on another backbone ({checkpoint['backbone']['source']}, fingerprint {fingerprint}; here "
-                f"{self.backbone.source}, {self.backbone.fingerprint()}): set backbone to the one of its config.yaml"
-            )
 
 
 def check_validation_share(num_pictures: int, world_size: int) -> None:

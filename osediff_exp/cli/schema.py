@@ -23,6 +23,7 @@ NULLABLE: dict[str, tuple[type, ...]] = {
     "restorers": (str, list, dict),
     "checkpoint": (str,),
     "data.first": (int,),
+    "sources": (list,),
     "report.title": (str,),
     "report.baseline": (str,),
     "report.question": (str,),

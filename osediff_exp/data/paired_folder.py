@@ -47,7 +47,7 @@ class PairedFolder(Dataset[Sample]):
         first: int | None = None,
         load: ImageLoader | None = None,
     ) -> None:
-        lr, hr = _by_stem(lr_root, lr_key), _by_stem(hr_root, hr_key)
+        lr, hr = by_stem(lr_root, lr_key), by_stem(hr_root, hr_key)
         _refuse_unmatched(lr, hr, lr_key, hr_key)
         _refuse_unmatched(hr, lr, hr_key, lr_key)
         self.pairs = [(lr[name], hr[name]) for name in sorted(lr)[:first]]
@@ -81,7 +81,12 @@ class PairedFolder(Dataset[Sample]):
         return {**images, "index": k, "name": hr_path.stem}
 
 
-def _by_stem(root: str | None, key: str) -> dict[str, Path]:
+def by_stem(root: str | None, key: str) -> dict[str, Path]:
+    """Return the pictures of a folder (or text file of paths) by their file names without suffix.
+
+    Raises:
+        UserError: ``root`` is missing or empty, or two pictures share a stem.
+    """
     found: dict[str, Path] = {}
     for picture in ImageSource(root=root, key=key).pictures():
         if (other := found.setdefault(picture.name, picture.path)) != picture.path:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from osediff_exp.checkpoints.own import run_record
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.errors import UserError
 from osediff_exp.losses.base import LossTerm
@@ -89,6 +90,7 @@ def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
         accumulate=config.trainer.accumulate,
         clip_norm=config.trainer.clip_norm,
         log_every=config.trainer.log_every,
+        record=run_record(OmegaConf.to_container(config, resolve=True, enum_to_str=True)),
     )
 
 

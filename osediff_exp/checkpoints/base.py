@@ -1,0 +1,110 @@
+"""What every kind of checkpoint becomes when it is loaded, and what exporting one reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from osediff_exp.checkpoints.build import build_backbone, build_generator, build_prompts
+from osediff_exp.checkpoints.fitting import HINT, check_fingerprint, fill
+from osediff_exp.checkpoints.versions import FORMAT, versions
+from osediff_exp.errors import UserError
+from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.generator import Generator, OneStepGenerator
+from osediff_exp.models.prompts import PromptExtractor
+
+Format = Literal["osediff_exp", "released", "lora", "merged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a checkpoint restores with.
+
+    Attributes:
+        backbone: frozen; the generator is a view of it.
+        generator: in evaluation mode, with the checkpoint's weights; its trainable tensors keep ``requires_grad``.
+        prompts: the run's prompt extractor.
+        config: the configuration as plain data; at least ``backbone.loader``, ``generator`` and ``prompt.extractor``.
+        steps: optimizer steps behind the weights; 0 where the file does not tell.
+        format: the kind of checkpoint.
+        fingerprint: of the backbone, see :meth:`Backbone.fingerprint`.
+    """
+
+    backbone: Backbone
+    generator: Generator
+    prompts: PromptExtractor
+    config: dict[str, Any]
+    steps: int
+    format: Format
+    fingerprint: str
+
+    def record(self, kind: Format) -> dict[str, Any]:
+        """Return what an exported folder of ``kind`` says of itself: plain data for ``osediff.json``."""
+        return {
+            "format": FORMAT,
+            "kind": kind,
+            "steps": self.steps,
+            "backbone": {"fingerprint": self.fingerprint, "source": self.backbone.source},
+            "versions": versions(),
+            "config": {name: self.config[name] for name in ("backbone", "generator", "prompt")},
+        }
+
+    def one_step_generator(self, kind: Format) -> OneStepGenerator:
+        """Return the generator; UserError where it is none that an export of ``kind`` can hold."""
+        if not isinstance(self.generator, OneStepGenerator):
+            raise UserError(f"a {type(self.generator).__name__} cannot be exported: format={kind} holds OSEDiff's one-step generator only")
+        if self.format == "merged" and kind != "merged":
+            raise UserError(f"the LoRA of a merged folder cannot be taken out again: export format={kind} from the original checkpoint")
+        return self.generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """Number of tensors and of parameters in an export, and the fingerprint of the backbone that it restores on."""
+
+    num_tensors: int
+    params: int
+    fingerprint: str
+
+
+def assemble(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor] | Callable[[Generator], Mapping[str, Tensor]],
+    *,
+    trained_on: Mapping[str, Any] | None,
+    backbone: Backbone | None,
+    sources: list[str] | None,
+    steps: int,
+    format: Format,
+    hint: str = HINT,
+) -> Loaded:
+    """Build what ``config`` describes and fill the generator's trainable ``tensors``.
+
+    Args:
+        tensors: by the generator's names, or what returns them once the generator is there.
+        trained_on: ``fingerprint`` and ``source`` of the checkpoint's backbone; None where the file does not tell.
+        backbone: used in place of loading one.
+        hint: what to do about tensors that do not fit.
+
+    Raises:
+        UserError: if backbone, configuration and tensors do not belong together; nothing is loaded by halves.
+    """
+    prompts = build_prompts(config)
+    backbone = backbone or build_backbone(config, sources=sources)
+    fingerprint = backbone.fingerprint()
+    if trained_on is not None:
+        check_fingerprint(trained_on, backbone, fingerprint)
+    generator = build_generator(config, backbone)
+    fill(generator, tensors(generator) if callable(tensors) else tensors, hint=hint)
+    return Loaded(
+        backbone=backbone,
+        generator=generator,
+        prompts=prompts,
+        config=dict(config),
+        steps=steps,
+        format=format,
+        fingerprint=fingerprint,
+    )

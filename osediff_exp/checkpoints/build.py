@@ -1,0 +1,94 @@
+"""Build the parts that a checkpoint's configuration names, and nothing else: reading a checkpoint must not run foreign code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from osediff_exp.errors import UserError
+from osediff_exp.models.backbone import Backbone, load_backbone
+from osediff_exp.models.generator import Generator
+from osediff_exp.models.prompts import PromptExtractor
+
+Part = TypeVar("Part", Generator, PromptExtractor)
+_PACKAGE = __name__.partition(".")[0]
+_LOADER = f"{load_backbone.__module__}.{load_backbone.__qualname__}"
+
+
+def build_backbone(config: Mapping[str, Any], *, sources: list[str] | None = None) -> Backbone:
+    """Load the backbone of ``config['backbone']['loader']``; ``sources`` are searched in place of its own.
+
+    Raises:
+        UserError: if the loader is another function, or no source has the weights.
+    """
+    target, arguments = _described(config, "backbone", "loader")
+    if target != _LOADER:
+        raise UserError(f"backbone.loader._target_={target} is refused: a checkpoint's backbone is loaded by {_LOADER} alone")
+    return _call(load_backbone, arguments | ({} if sources is None else {"sources": sources}), "backbone.loader")
+
+
+def build_generator(config: Mapping[str, Any], backbone: Backbone) -> Generator:
+    """Build ``config['generator']`` on ``backbone``, its trainable tensors as initialised.
+
+    Raises:
+        UserError: if it names no generator of this package, or arguments that the generator does not take.
+    """
+    target, arguments = _described(config, "generator")
+    return _call(_own_class(target, Generator, "generator"), arguments | {"backbone": backbone}, "generator").eval()
+
+
+def build_prompts(config: Mapping[str, Any]) -> PromptExtractor:
+    """Build ``config['prompt']['extractor']``.
+
+    Raises:
+        UserError: if it names no prompt extractor of this package, or arguments that the extractor does not take.
+    """
+    target, arguments = _described(config, "prompt", "extractor")
+    return _call(_own_class(target, PromptExtractor, "prompt.extractor"), arguments, "prompt.extractor")
+
+
+def _described(config: Mapping[str, Any], *keys: str) -> tuple[str, dict[str, Any]]:
+    """Return the ``_target_`` and the arguments of the description at ``keys``."""
+    node: Any = config
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    where = ".".join(keys)
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        raise UserError(f"the checkpoint's configuration has no {where}._target_: give settings that describe the {keys[0]}")
+    arguments = {str(name): value for name, value in node.items() if name not in ("_target_", "_partial_", "_convert_", "_recursive_")}
+    if nested := next((name for name, value in arguments.items() if _names_code(value)), None):
+        raise UserError(f"{where}.{nested} names code of its own (_target_), which a checkpoint may not: give plain values")
+    return node["_target_"], arguments
+
+
+def _names_code(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_names_code, value.values()))
+    return isinstance(value, list | tuple) and any(map(_names_code, value))
+
+
+def _own_class(target: str, kind: type[Part], where: str) -> type[Part]:
+    """Return the class called ``target`` if it is a concrete ``kind`` of this package."""
+    module, _, name = target.rpartition(".")
+    found: Any = None
+    if module.startswith(f"{_PACKAGE}.") and "__" not in target:
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ImportError:
+            found = None
+    # Only where a class is defined may it be named: an imported name could lead out of the package.
+    own = inspect.isclass(found) and found.__module__ == module
+    if not own or not issubclass(found, kind) or inspect.isabstract(found):
+        raise UserError(f"{where}._target_={target} is refused: it is no {kind.__name__} of this version of {_PACKAGE}")
+    return found
+
+
+def _call(function: Callable[..., Any], arguments: dict[str, Any], where: str) -> Any:
+    """Call with keyword arguments; those that do not fit are the checkpoint's fault and one clear line."""
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise UserError(f"the configuration's {where} does not fit this version of {_PACKAGE}: {error}") from error
+    return function(**arguments)

@@ -1,0 +1,78 @@
+"""One function that reads every kind of checkpoint: ours, the released osediff.pkl, and what task=export writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from osediff_exp.checkpoints.base import Format, Loaded
+from osediff_exp.checkpoints.files import RECORD, read_pickle, read_record
+from osediff_exp.checkpoints.lora_folder import load_lora_folder
+from osediff_exp.checkpoints.merged import load_merged_folder
+from osediff_exp.checkpoints.own import is_own, load_own
+from osediff_exp.checkpoints.released import is_released, load_released
+from osediff_exp.checkpoints.versions import check_format
+from osediff_exp.errors import UserError, nearest
+from osediff_exp.models.backbone import Backbone
+
+__all__ = ["Format", "Loaded", "load_checkpoint"]
+
+_KINDS = "a run folder, a .ckpt, an osediff.pkl or a folder that task=export wrote"
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    backbone: Backbone | None = None,
+    sources: list[str] | None = None,
+    average: bool = True,
+) -> Loaded:
+    """Load a checkpoint of any kind; no code in it is ever run.
+
+    Args:
+        path: a run folder (its ``checkpoints/last.ckpt``), a ``.ckpt`` of ours, an ``osediff.pkl``, or a LoRA or merged folder that
+            task=export wrote.
+        settings: a configuration as plain data, for files that carry none (``osediff.pkl``).
+        backbone: used in place of loading one; must be the checkpoint's. A merged folder is its own backbone and uses no other.
+        sources: where the backbone is looked for, in place of the configuration's ``backbone.loader.sources``.
+        average: take the moving average of the weights, as validation did, where the checkpoint has one.
+
+    Raises:
+        UserError: one line, if the file is none of these, is damaged, holds code, or does not fit its backbone.
+    """
+    found = _find(Path(path).expanduser())
+    if found.is_dir():
+        return _load_folder(found, backbone=backbone, sources=sources)
+    content = read_pickle(found)
+    if is_own(content):
+        return load_own(found, content, settings=settings, backbone=backbone, sources=sources, average=average)
+    if is_released(content):
+        return load_released(found, content, settings=settings, backbone=backbone, sources=sources)
+    raise UserError(f"{found} is no checkpoint of a known kind: give {_KINDS}")
+
+
+def _find(path: Path) -> Path:
+    """Return a run folder's last checkpoint, or the path itself where it is a file or an exported folder."""
+    if path.is_file() or (path / RECORD).is_file():
+        return path
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"checkpoint {path}: there is no such file or folder.{nearest(path.name, siblings)}")
+    for name in ("checkpoints/last.ckpt", "last.ckpt"):
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"checkpoint {path}: the folder has neither checkpoints/last.ckpt nor {RECORD}; give {_KINDS}")
+
+
+def _load_folder(folder: Path, *, backbone: Backbone | None, sources: list[str] | None) -> Loaded:
+    record = read_record(folder)
+    check_format(record, str(folder))
+    if absent := {"kind", "config", "backbone", "steps"} - record.keys():
+        raise UserError(f"{folder / RECORD} lacks '{min(absent)}': export the folder again")
+    if record["kind"] == "lora":
+        return load_lora_folder(folder, record, backbone=backbone, sources=sources)
+    if record["kind"] == "merged":
+        return load_merged_folder(folder, record)
+    raise UserError(f"{folder / RECORD} is of an unknown kind '{record['kind']}': export the folder again")

@@ -1,0 +1,148 @@
+"""Run restorers over a test set: restore, save, score. One restorer lives at a time; one that fails does not cost the others."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+
+from osediff_exp.data.images import to_bytes
+from osediff_exp.errors import UserError
+from osediff_exp.evaluation.test_pairs import Problem
+from osediff_exp.reporting.files import write_atomically
+from osediff_exp.restoration.picture_files import written_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from osediff_exp.evaluation.arms import Arm
+    from osediff_exp.evaluation.scoring import Row, Scorer
+    from osediff_exp.evaluation.test_pairs import Pair, PairSet
+    from osediff_exp.restoration.base import ImageRestorer
+
+
+@dataclass
+class ArmResult:
+    """What one restorer reached.
+
+    Attributes:
+        label: of the restorer.
+        rows: per picture ``name`` and one figure per metric.
+        averages: by metric, finite ones only; none where the restorer failed.
+        notes: sentences on pictures for which a metric has no figure.
+        problems: pictures that it did not restore.
+        error: why the restorer failed as a whole, else empty.
+        restore_seconds, metrics_seconds: spent in all.
+    """
+
+    label: str
+    rows: list[Row] = field(default_factory=list)
+    averages: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    error: str = ""
+    restore_seconds: float = 0.0
+    metrics_seconds: float = 0.0
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Mean seconds of restoring one picture; NaN where none was restored."""
+        return self.restore_seconds / len(self.rows) if self.rows else math.nan
+
+
+def evaluate_arm(
+    arm: Arm, pairs: PairSet, *, scorer: Scorer, pictures_dir: Path, log_dir: Path, on_picture: Callable[[], None] = lambda: None
+) -> ArmResult:
+    """Restore, save and score every pair with one restorer.
+
+    The 8-bit picture is scored, as it is saved: the field scores files. What a restorer raises costs that restorer alone: a UserError on
+    one picture counts against the picture, anything else against the restorer.
+
+    Args:
+        arm: the restorer.
+        pairs: the test set.
+        scorer: fresh.
+        pictures_dir: gets ``LABEL/NAME.png``.
+        log_dir: gets ``LABEL.error.log``, a traceback, where the restorer fails with anything but a UserError.
+        on_picture: called after each picture.
+    """
+    result = ArmResult(arm.label)
+    _evaluate_pairs(arm, pairs, result, scorer, pictures_dir / arm.label, log_dir, on_picture)
+    free_memory()  # nothing refers to the restorer any more, and the next one loads its own networks
+    result.rows, result.notes = list(scorer.rows), scorer.notes()
+    if result.rows and not result.error:
+        result.averages = {key: value for key, value in scorer.averages().items() if value is not None and math.isfinite(value)}
+    return result
+
+
+def _evaluate_pairs(
+    arm: Arm, pairs: PairSet, result: ArmResult, scorer: Scorer, folder: Path, log_dir: Path, on_picture: Callable[[], None]
+) -> None:
+    with _failure_noted(result, log_dir):
+        restorer = arm.build()
+    for pair in pairs:
+        restored = None
+        if not result.error:
+            with _failure_noted(result, log_dir):
+                restored = _restore(restorer, pair, result)
+        if restored is not None:
+            _keep(restored, pair, result, scorer, folder)
+        on_picture()
+
+
+@contextmanager
+def _failure_noted(result: ArmResult, log_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        result.error = str(error)
+    except Exception as error:  # memory, a library's own error: the other restorers still count
+        result.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        write_atomically(log_dir / f"{result.label}.error.log", traceback.format_exc())
+
+
+def _restore(restorer: ImageRestorer, pair: Pair, result: ArmResult) -> Tensor | None:
+    started = time.perf_counter()
+    try:
+        restored = restorer(pair.lr, scale=pair.scale, names=[pair.name])
+    except UserError as error:
+        result.problems.append(Problem(pair.name, "not restored", str(error)))
+        return None
+    result.restore_seconds += time.perf_counter() - started
+    return restored
+
+
+def _keep(restored: Tensor, pair: Pair, result: ArmResult, scorer: Scorer, folder: Path) -> None:
+    picture = on_8_bit_grid(restored)
+    save_picture(picture, folder / f"{pair.name}.png")
+    started = time.perf_counter()
+    scorer.add(pair.name, picture, pair.hr)
+    result.metrics_seconds += time.perf_counter() - started
+
+
+def on_8_bit_grid(images: Tensor) -> Tensor:
+    """Return ``images`` (any shape, [0, 1]) with every value at the nearest multiple of 1/255."""
+    return images.clamp(0, 1).mul(255).round().div(255)
+
+
+def save_picture(image: Tensor, path: Path) -> None:
+    """Write (1, 3, H, W) in [0, 1] as an 8-bit PNG, whole or not at all."""
+    with written_whole(path) as temporary:
+        Image.fromarray(to_bytes(image[0].permute(1, 2, 0).cpu().numpy())).save(temporary, format="PNG", compress_level=3)
+
+
+def free_memory() -> None:
+    """Give back what the last restorer held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,146 @@
+"""Restoring many files: one that fails does not stop the others, and what an earlier run finished is not done again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from osediff_exp.errors import UserError
+from osediff_exp.restoration.finished import FinishedRecord, file_identity, fingerprint
+from osediff_exp.restoration.jobs import Job
+from osediff_exp.restoration.picture_files import encode_picture, read_picture, written_whole
+from osediff_exp.restoration.pictures import Picture
+from osediff_exp.restoration.progress import FileProgress
+from osediff_exp.restoration.restorer import Restorer
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What became of the files: seconds and output megapixels of the restored ones, and one line for each that is not restored.
+
+    Attributes:
+        stopped: why the job ended early (a full disk), or None.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    megapixels: list[float] = field(default_factory=list)
+    num_skipped: int = 0
+    failures: list[str] = field(default_factory=list)
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderRestoration:
+    """Restores files into a folder.
+
+    Args:
+        output: the folder.
+        scale: 1..8.
+        settings: what besides the photo decides how an output looks, as a fingerprint.
+        overwrite: restore finished files again, and replace files that no run of ours wrote.
+    """
+
+    output: Path
+    scale: int
+    settings: str
+    overwrite: bool = False
+
+    def __call__(self, jobs: list[Job], load: Callable[[], Restorer], progress: FileProgress) -> Outcome:
+        """Restore ``jobs``; ``load`` is called only if something is left to do.
+
+        Raises:
+            UserError: the folder cannot be written, or ``load`` raises it.
+        """
+        outcome, record = Outcome(), self._record()
+        todo = [job for job in jobs if not self._is_settled(job, record, outcome)]
+        for _ in range(len(jobs) - len(todo)):
+            progress.advance()
+        restorer = load() if todo else None
+        for job in todo:
+            assert restorer is not None
+            progress.start(job.source.name)
+            self._restore(job, restorer, record, outcome)
+            if outcome.stopped:
+                break
+            progress.advance()
+        return outcome
+
+    def _record(self) -> FinishedRecord:
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            return FinishedRecord(self.output)
+        except OSError as error:
+            raise UserError(f"output={self.output} cannot be used ({error.strerror}): give a folder that you can write") from error
+
+    def _made_of(self, job: Job) -> str:
+        return fingerprint(file_identity(job.source), self.settings)
+
+    def _is_settled(self, job: Job, record: FinishedRecord, outcome: Outcome) -> bool:
+        """Tell whether there is nothing to do: the output is finished, or stands in the way."""
+        if self.overwrite:
+            return False
+        if record.is_finished(job.target, self._made_of(job)):
+            outcome.num_skipped += 1
+            return True
+        if record.is_foreign(job.target):
+            taken = f"{self.output / job.target} was not written by this program: set overwrite=true to replace it"
+            _fail(outcome, f"{job.source}: {taken}")
+            return True
+        return False
+
+    def _restore(self, job: Job, restorer: Restorer, record: FinishedRecord, outcome: Outcome) -> None:
+        started = time.perf_counter()
+        try:
+            made_of = self._made_of(job)
+            picture = _read(job.source)
+            restored = _restored(picture, restorer, scale=self.scale, name=job.source.stem)
+            with written_whole(self.output / job.target) as temporary:
+                temporary.write_bytes(encode_picture(restored, job.target.suffix))
+                record.add(job.target, made_of, temporary)
+        except (UserError, ValueError) as error:
+            _fail(outcome, f"{job.source}: {_one_line(error)}")
+        except OSError as error:
+            if error.errno in _UNWRITABLE:
+                outcome.stopped = f"{self.output / job.target} cannot be written ({error.strerror})"
+            else:
+                _fail(outcome, f"{job.source}: {_one_line(error)}")
+        else:
+            height, width = restored.size
+            outcome.seconds.append(time.perf_counter() - started)
+            outcome.megapixels.append(height * width / 1e6)
+
+
+def _read(path: Path) -> Picture:
+    """Read a photo; whatever a decoder raises (struct.error, SyntaxError, ...) means a bad file."""
+    try:
+        return read_picture(path)
+    except Exception as error:
+        raise ValueError(f"unreadable: {_one_line(error)}") from error
+
+
+def _restored(picture: Picture, restorer: Restorer, *, scale: int, name: str) -> Picture:
+    try:
+        return restorer.restore_picture(picture, scale=scale, name=name)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        height, width = picture.size
+        raise ValueError(f"not enough memory for {width} x {height} at scale {scale}: use smaller tiles (restorer.tiling)") from error
+
+
+def _fail(outcome: Outcome, line: str) -> None:
+    outcome.failures.append(line)
+    log.warning("not restored: %s", line)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,196 @@
+"""The restorer: a trained generator with all that a photo needs before and after it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from osediff_exp.checkpoints.loading import load_checkpoint
+from osediff_exp.data.images import ByteImage
+from osediff_exp.errors import UserError
+from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.generator import Generator
+from osediff_exp.models.prompts import PromptExtractor
+from osediff_exp.models.tiling import Tiling
+from osediff_exp.restoration.base import ImageRestorer
+from osediff_exp.restoration.colour_fix import ColorFix, check_color_fix, fix_color_
+from osediff_exp.restoration.enlarging import as_network_input, low_quality, pad_to_multiple, resize_to
+from osediff_exp.restoration.numerics import choose_device, deterministic_numerics
+from osediff_exp.restoration.pictures import Picture, from_pil, to_pil
+
+AutocastType = Literal["bfloat16", "float16"]
+
+MAX_SCALE = 8
+_DEFAULT_TILING = Tiling()
+_CACHED_PROMPTS = 256
+
+
+class Restorer(ImageRestorer):
+    """Enlarges and restores photos of any size.
+
+    The low-quality picture is rounded to 8 bit and enlarged with Pillow's bicubic, as in training, mirrored up to sides the networks can
+    take, restored without noise (so the same picture gives the same bits), cut, and given the enlargement's colours.
+
+    Args:
+        backbone: encodes prompts; its sides' multiple is kept to. It and the generator are moved to ``device``.
+        generator: of any number of steps; put into evaluation mode.
+        prompts: sees the enlargement.
+        color_fix: ``adain`` (OSEDiff's default), ``wavelet`` or ``none``, see :func:`osediff_exp.restoration.colour_fix.fix_color_`.
+        tiling: sizes of the tiles that the networks see; None: the whole picture at once.
+        min_side: in pixels; a picture whose output would be shorter is enlarged before it is restored and reduced afterwards.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        dtype: autocast to ``bfloat16`` or ``float16``; None: compute in the weights' own type.
+
+    Raises:
+        UserError: an option has no such value, or there is no such device.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        generator: Generator,
+        prompts: PromptExtractor,
+        color_fix: ColorFix = "adain",
+        tiling: Tiling | None = _DEFAULT_TILING,
+        min_side: int = 0,
+        device: str = "auto",
+        dtype: AutocastType | None = None,
+    ) -> None:
+        check_color_fix(color_fix)
+        if dtype not in (None, "bfloat16", "float16"):
+            raise UserError(f"dtype={dtype} is unknown: use bfloat16 or float16, or none to compute in the weights' own type")
+        if min_side < 0:
+            raise UserError(f"min_side={min_side} is below 0: give a number of pixels, 0 for no limit")
+        self.device = choose_device(device)
+        self.backbone = backbone.to(self.device)
+        self.generator = generator.to(self.device).eval()
+        self.generator.tiling = tiling
+        self.prompts, self.color_fix, self.min_side = prompts, color_fix, min_side
+        self.dtype = None if dtype is None else getattr(torch, dtype)
+        self._text_cache: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        backbone: Backbone | None = None,
+        sources: list[str] | None = None,
+        average: bool = True,
+        color_fix: ColorFix = "adain",
+        tiling: Tiling | None = _DEFAULT_TILING,
+        min_side: int | None = None,
+        device: str = "auto",
+        dtype: AutocastType | None = None,
+    ) -> Restorer:
+        """Load a checkpoint of any kind: a run folder, a ``.ckpt``, an ``osediff.pkl``, an exported folder.
+
+        Args:
+            path, settings, backbone, sources, average: see :func:`osediff_exp.checkpoints.loading.load_checkpoint`.
+            min_side: None: what the checkpoint's configuration recommends (``backbone.recipe.min_side``, else 0).
+            color_fix, tiling, device, dtype: see the class.
+
+        Raises:
+            UserError: as the class, or the checkpoint cannot be loaded.
+        """
+        loaded = load_checkpoint(path, settings=settings, backbone=backbone, sources=sources, average=average)
+        recommended = (loaded.config.get("backbone", {}).get("recipe") or {}).get("min_side") or 0
+        return cls(
+            backbone=loaded.backbone,
+            generator=loaded.generator,
+            prompts=loaded.prompts,
+            color_fix=color_fix,
+            tiling=tiling,
+            min_side=recommended if min_side is None else min_side,
+            device=device,
+            dtype=dtype,
+        )
+
+    @overload
+    def restore(self, image: Image.Image, *, scale: int = 4, name: str = "image") -> Image.Image: ...
+
+    @overload
+    def restore(self, image: Tensor, *, scale: int = 4, name: str = "image") -> Tensor: ...
+
+    def restore(self, image: Image.Image | Tensor, *, scale: int = 4, name: str = "image") -> Image.Image | Tensor:
+        """Enlarge ``image`` by ``scale`` (1..8) and restore it.
+
+        Args:
+            image: a Pillow image, or RGB pictures (B, 3, H, W) in [0, 1] (they are rounded to 8 bit first).
+            scale: by which both sides grow; 1 restores without enlarging.
+            name: for prompt extractors that look prompts up by the picture's name.
+
+        Returns:
+            For a Pillow image one of mode L, LA, RGB, RGBA or I;16: upright, grey where it was grey, with its transparency and colour
+            profile. For a tensor (B, 3, scale * H, scale * W), float32 in [0, 1], not rounded to 8 bit, where ``image`` was.
+
+        Raises:
+            UserError: the image or the scale is none that can be restored.
+        """
+        if isinstance(image, Image.Image):
+            try:
+                picture = from_pil(image)
+            except ValueError as error:
+                raise UserError(f"{name} cannot be restored: {error}") from error
+            return to_pil(self.restore_picture(picture, scale=scale, name=name))
+        return self(image.detach().cpu(), scale=scale, names=[name] * len(image)).to(image.device)
+
+    def restore_picture(self, picture: Picture, *, scale: int, name: str) -> Picture:
+        """Restore a photo with its transparency and its bits, as :meth:`restore` does for Pillow images."""
+        with torch.inference_mode():
+            return picture.rebuilt(self._restore([picture.rgb()], scale, [name])[0])
+
+    def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
+        if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
+            raise UserError(f"expected pictures (B, 3, H, W) in [0, 1], floating point; got {tuple(lr.shape)}, {lr.dtype}")
+        pixels = lr.float().clamp(0, 1).mul_(255).round_().byte().permute(0, 2, 3, 1).numpy()
+        with torch.inference_mode():
+            restored = self._restore([np.ascontiguousarray(picture) for picture in pixels], scale, names)
+        return restored.clone(memory_format=torch.contiguous_format)  # made outside inference mode, so that it may meet gradients
+
+    def _restore(self, pictures: list[ByteImage], scale: int, names: list[str]) -> Tensor:
+        """Return (B, 3, scale * h, scale * w) in [0, 1] for B pictures (h, w, 3) of one size."""
+        if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= MAX_SCALE:
+            raise UserError(f"scale={scale} is not possible: give a whole number from 1 to {MAX_SCALE}")
+        if not pictures or 0 in pictures[0].shape:
+            raise UserError("there is no pixel to restore: give at least one picture of at least 1 x 1")
+        height, width = pictures[0].shape[:2]
+        enlarged = [low_quality(picture, scale=scale, min_side=self.min_side) for picture in pictures]
+        output = self._generate(enlarged, names)
+        reference = torch.from_numpy(enlarged[0][None] if len(enlarged) == 1 else np.stack(enlarged))
+        fix_color_(output, reference.permute(0, 3, 1, 2), self.color_fix)
+        return resize_to(output, scale * height, scale * width)
+
+    def _generate(self, enlarged: list[ByteImage], names: list[str]) -> Tensor:
+        """Return the generator's pictures, in [0, 1] on the CPU, of B enlargements (H, W, 3)."""
+        height, width = enlarged[0].shape[:2]
+        lq = as_network_input([pad_to_multiple(picture, self.backbone.size_multiple) for picture in enlarged])
+        precision = contextlib.nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
+        with deterministic_numerics(), precision:
+            embeds = self._embed(self.prompts(lq[..., :height, :width], names))
+            lq.mul_(2).sub_(1)
+            whole = self.generator.tiling is None  # else the picture stays here, and its tiles travel
+            image = self.generator(lq.to(self.device) if whole else lq, embeds).image
+        image = image[..., :height, :width].float().cpu()
+        if not torch.isfinite(image.sum()):
+            raise UserError(f"{', '.join(names)}: the output is not finite; compute in bfloat16, or without dtype")
+        return image.add_(1).div_(2).clamp_(0, 1)
+
+    def _embed(self, prompts: list[str]) -> Tensor:
+        """Return text features (B, L, D) on the device; a prompt that was met before is not encoded again."""
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text_cache]
+        if missing:
+            if len(self._text_cache) + len(missing) > _CACHED_PROMPTS:
+                self._text_cache.clear()
+                missing = list(dict.fromkeys(prompts))
+            self._text_cache.update(zip(missing, self.backbone.encode_prompts(missing), strict=True))
+        return torch.stack([self._text_cache[prompt] for prompt in prompts])

@@ -1,0 +1,197 @@
+"""task=evaluate: restore a test set with one or several restorers, score them, and set them beside the published rows."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from osediff_exp.errors import Incomplete, UserError
+from osediff_exp.evaluation.arms import make_arm
+from osediff_exp.evaluation.evaluating import ArmResult, evaluate_arm
+from osediff_exp.evaluation.scoring import Scorer, build_metrics, write_per_image
+from osediff_exp.evaluation.test_pairs import PairSet, describe, find_roots, folder_pairs, validation_pairs
+from osediff_exp.metrics.base import ImageMetric
+from osediff_exp.reporting.evaluation_table import EvaluationTable, MeasuredRow, print_table, to_csv, to_markdown
+from osediff_exp.reporting.files import write_atomically
+from osediff_exp.restoration.base import ImageRestorer
+from osediff_exp.restoration.numerics import choose_device
+from osediff_exp.restoration.progress import FileProgress
+from osediff_exp.restoration.specs import RestorerSpec, name_restorers
+from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.tasks.train import Figures, build_data
+
+log = logging.getLogger(__name__)
+
+PER_IMAGE, UNMATCHED, PICTURES = "per_image.csv", "unmatched.csv", "images"
+
+
+def run(config: DictConfig, run_dir: Path) -> Figures:
+    """Evaluate, print and write the table, and return the flat figures: the first restorer's bare, the others' as ``LABEL_psnr``.
+
+    Raises:
+        UserError: no restorer, or no usable pair of pictures.
+        Incomplete: with the figures, where a picture, a restorer or a metric was lost.
+    """
+    quiet_libraries()
+    prepare_process(seed=config.seed)
+    specs = named_restorers(config)
+    pairs = test_set(config, run_dir)
+    _forget_last(run_dir, specs)
+    results, missing = evaluate(config, run_dir, specs, pairs)
+    table = make_table(pairs, results, missing, specs, config)
+    _write(run_dir, pairs, results, table)
+    print_table(table, Console(), seconds={result.label: result.seconds_per_image for result in results if result.rows})
+    figures = make_figures(config, pairs, results, missing)
+    if lost := _losses(pairs, results, missing):
+        listed = f" (all in {run_dir / UNMATCHED})" if figures["num_problems"] else ""
+        raise Incomplete("; ".join(lost) + listed, figures)
+    return figures
+
+
+# ---- what is evaluated
+
+
+def named_restorers(config: DictConfig) -> dict[str, RestorerSpec]:
+    """Return the restorers by label: ``checkpoint`` first, then ``restorers`` (null: bicubic)."""
+    entries: list[tuple[str | None, str]] = [] if config.checkpoint is None else [(None, f"checkpoint:{config.checkpoint}")]
+    others: Any = ["bicubic"] if config.restorers is None else config.restorers
+    for other in [others] if OmegaConf.is_dict(others) or isinstance(others, str) else others:
+        entries += [(str(label), str(entry)) for label, entry in other.items()] if OmegaConf.is_dict(other) else [(None, str(other))]
+    if not entries:
+        raise UserError("nothing to evaluate: set checkpoint=PATH, or restorers=[bicubic, PATH, ...]")
+    return name_restorers(entries)
+
+
+def test_set(config: DictConfig, run_dir: Path) -> PairSet:
+    """Return the pairs of the chosen test set; for a training's data its fixed validation pairs."""
+    if "datamodule" in config.data:
+        return _validation_set(config, run_dir)
+    lr_root, hr_root = find_roots(config.data.root, config.data.lr_root, config.data.hr_root)
+    first = config.data.first
+    if first is not None and first < 1:
+        raise UserError(f"data.first={first} leaves no picture: give at least 1, or null for all")
+    return folder_pairs(title=config.data.dataset, lr_root=lr_root, hr_root=hr_root, first=first)
+
+
+def _validation_set(config: DictConfig, run_dir: Path) -> PairSet:
+    data = build_data(config, run_dir)
+    data.setup("validate")
+    if not data.val_pairs:
+        raise UserError("the chosen data has no validation pictures: set data.val_root, or choose a test set (data=realsr data.root=DIR)")
+    return validation_pairs(data.val_pairs, title="validation")
+
+
+def _forget_last(run_dir: Path, specs: Mapping[str, RestorerSpec]) -> None:
+    """Remove the pictures of an earlier evaluation in this folder, as its table of pictures names them, and nothing else."""
+    for label, spec in specs.items():
+        if spec.path is not None and (run_dir / PICTURES).resolve() in [spec.path.resolve(), *spec.path.resolve().parents]:
+            raise UserError(f"restorer {label}: {spec.path} lies where this run writes its pictures: choose another hydra.run.dir")
+    (run_dir / UNMATCHED).unlink(missing_ok=True)
+    if not (run_dir / PER_IMAGE).is_file():
+        return
+    with (run_dir / PER_IMAGE).open(encoding="utf-8", newline="") as file:
+        written = [(row["restorer"], row["name"]) for row in csv.DictReader(file) if row.get("restorer")]
+    for label, name in written:
+        (run_dir / PICTURES / label / f"{name}.png").unlink(missing_ok=True)
+
+
+# ---- evaluating
+
+
+def evaluate(
+    config: DictConfig, run_dir: Path, specs: Mapping[str, RestorerSpec], pairs: PairSet
+) -> tuple[list[ArmResult], dict[str, str]]:
+    """Evaluate one restorer after the other; return what they reached, and the metrics that could not be had."""
+    device = str(choose_device(config.restorer.device))
+    factories = {name: partial(instantiate, node) for name, node in config.metrics.items() if node is not None}
+    metrics, missing = build_metrics(factories)
+    arms = [make_arm(label, spec, load_checkpoint=_checkpoint_loader(config), device=device) for label, spec in specs.items()]
+    results = []
+    for arm in arms:
+        for metric in metrics.values():
+            if not isinstance(metric, ImageMetric):  # a metric of the whole set has seen the last restorer's pictures
+                metric.reset()
+        scorer = Scorer(metrics, missing, device=device)
+        with FileProgress(total=len(pairs), label=arm.label, console=Console(stderr=True)) as progress:
+            folders = {"pictures_dir": run_dir / PICTURES, "log_dir": run_dir}
+            results.append(evaluate_arm(arm, pairs, scorer=scorer, on_picture=progress.advance, **folders))
+    return results, missing
+
+
+def _checkpoint_loader(config: DictConfig) -> Callable[[Path], ImageRestorer]:
+    def load(path: Path) -> ImageRestorer:
+        # osediff.pkl says nothing of its backbone, generator and prompt: those of the configuration are taken.
+        settings = {group: OmegaConf.to_container(config[group], resolve=True) for group in ("backbone", "generator", "prompt")}
+        return instantiate(config.restorer)(path, settings=settings)
+
+    return load
+
+
+# ---- what is reported
+
+
+def make_table(
+    pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str], specs: Mapping[str, RestorerSpec], config: DictConfig
+) -> EvaluationTable:
+    """Return the table with its notes."""
+    notes = [f"Colour fix of the checkpoints: {config.restorer.color_fix}."] if _has_checkpoint(specs) else []
+    if _has_checkpoint(specs) and "datamodule" in config.data and config.restorer.color_fix != "none":
+        notes.append("A training's own validation applies none: restorer.color_fix=none gives its figures.")
+    notes += [f"{key} is missing: {why}" for key, why in missing.items()]
+    for result in results:
+        notes += [f"{result.label} failed: {result.error}"] if result.error else []
+        notes += [f"{result.label} left out {describe(result.problems)}"] if result.problems else []
+        notes += [f"{result.label}: {note}" for note in result.notes]
+    measured = [MeasuredRow(result.label, len(result.rows), result.averages) for result in results]
+    return EvaluationTable(dataset=pairs.title, num_images=len(pairs), measured=measured, notes=notes)
+
+
+def _has_checkpoint(specs: Mapping[str, RestorerSpec]) -> bool:
+    return any(spec.kind == "checkpoint" for spec in specs.values())
+
+
+def _write(run_dir: Path, pairs: PairSet, results: list[ArmResult], table: EvaluationTable) -> None:
+    write_per_image(run_dir / PER_IMAGE, [{"restorer": result.label, **row} for result in results for row in result.rows])
+    write_atomically(run_dir / "comparison.csv", to_csv(table))
+    write_atomically(run_dir / "comparison.md", to_markdown(table))
+    lost = [{"restorer": "", **vars(problem)} for problem in pairs.problems]
+    lost += [{"restorer": result.label, **vars(problem)} for result in results for problem in result.problems]
+    if lost:
+        write_per_image(run_dir / UNMATCHED, lost)
+
+
+def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str]) -> Figures:
+    """Return the flat figures of result.json."""
+    first, *others = results
+    figures: Figures = {"dataset": pairs.title, "num_images": len(pairs), "restorer": first.label, **first.averages}
+    for other in others:
+        figures |= {f"{other.label}_{key}": value for key, value in other.averages.items()}
+    figures |= {f"{result.label}_restore_seconds": result.seconds_per_image for result in others}
+    return figures | {
+        **dict.fromkeys(missing),
+        "missing": "; ".join(f"{key}: {why}" for key, why in missing.items()) or None,
+        "num_problems": len(pairs.problems) + sum(len(result.problems) for result in results),
+        "num_failed": sum(bool(result.error) for result in results),
+        "restore_seconds": first.seconds_per_image,
+        "metrics_seconds": sum(result.metrics_seconds for result in results),
+        "color_fix": config.restorer.color_fix,
+        "checkpoint": config.checkpoint,
+        "peak_memory_gib": peak_memory_gib(),
+        "machine": machine(),
+    }
+
+
+def _losses(pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str]) -> list[str]:
+    """Return a clause for each kind of thing that was lost."""
+    lost = [f"{len(pairs.problems)} pictures of the test set take no part: {describe(pairs.problems)}"] if pairs.problems else []
+    lost += [f"{result.label} failed: {result.error}" for result in results if result.error]
+    lost += [f"{result.label} lacks {len(result.problems)} pictures: {describe(result.problems)}" for result in results if result.problems]
+    return lost + ([f"metrics that could not be had: {', '.join(missing)} (see missing in result.json)"] if missing else [])

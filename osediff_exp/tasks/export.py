@@ -1,0 +1,57 @@
+"""task=export: write a checkpoint as osediff.pkl, as LoRA weights, or as a whole model in diffusers layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from osediff_exp.checkpoints.base import Exported, Loaded
+from osediff_exp.checkpoints.loading import load_checkpoint
+from osediff_exp.checkpoints.lora_folder import write_lora_folder
+from osediff_exp.checkpoints.merged import write_merged_folder
+from osediff_exp.checkpoints.released import write_released
+from osediff_exp.errors import UserError, nearest
+from osediff_exp.runtime import prepare_process, quiet_libraries
+
+Figures = dict[str, float | int | str | None]
+Write = Callable[[Loaded, Path], Exported]
+
+
+def run(config: DictConfig, run_dir: Path) -> Figures:
+    """Export ``config.checkpoint``; return what was written where, and on which backbone it restores.
+
+    Raises:
+        UserError: if the checkpoint cannot be read, the format cannot hold it, or ``output`` would overwrite something.
+    """
+    quiet_libraries()
+    prepare_process(seed=config.seed)
+    write = _writer(config)
+    checkpoint, output = Path(config.checkpoint).expanduser(), Path(config.output).expanduser().absolute()
+    if output == checkpoint.absolute() or output in checkpoint.absolute().parents:
+        raise UserError(f"output={config.output} is, or holds, the checkpoint itself: give another place")
+    settings = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "generator", "prompt")}
+    sources = None if config.sources is None else [str(source) for source in config.sources]
+    loaded = load_checkpoint(checkpoint, settings=settings, sources=sources, average=config.average)
+    exported = write(loaded, output)
+    return {
+        "format": config.format,
+        "output": str(output),
+        "num_tensors": exported.num_tensors,
+        "params": exported.params,
+        "fingerprint": exported.fingerprint,
+        "steps": loaded.steps,
+    }
+
+
+def _writer(config: DictConfig) -> Write:
+    """Return the function that writes ``config.format``."""
+    writers: dict[str, Write] = {
+        "released": write_released,
+        "lora": write_lora_folder,
+        "merged": lambda loaded, output: write_merged_folder(loaded, output, dtype=config.dtype),
+    }
+    if config.format not in writers:
+        raise UserError(f"format={config.format} is unknown: use released, lora or merged.{nearest(str(config.format), writers)}")
+    return writers[config.format]

@@ -1,0 +1,138 @@
+"""Evaluating one restorer: what is scored is what is saved, and no failure reaches beyond its own picture or restorer."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from osediff_exp.errors import UserError
+from osediff_exp.evaluation.arms import Arm, make_arm
+from osediff_exp.evaluation.evaluating import evaluate_arm, on_8_bit_grid, save_picture
+from osediff_exp.evaluation.scoring import Scorer
+from osediff_exp.evaluation.test_pairs import Pair, PairSet
+from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
+from osediff_exp.restoration.base import ImageRestorer
+from osediff_exp.restoration.bicubic import BicubicRestorer
+from osediff_exp.restoration.outputs import FolderRestorer
+from osediff_exp.restoration.specs import RestorerSpec
+
+
+class Grey(ImageRestorer):
+    """Returns 0.3 everywhere; knows how to fail."""
+
+    def __init__(self, *, refuse: str = "", crash: str = "") -> None:
+        self.refuse, self.crash = refuse, crash
+
+    def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
+        if names == [self.refuse]:
+            raise UserError(f"{self.refuse} is not to my taste")
+        if names == [self.crash]:
+            raise RuntimeError("out of\nmemory")
+        return torch.full((1, 3, scale * lr.shape[2], scale * lr.shape[3]), 0.3)
+
+
+def make_pairs(number: int = 3) -> PairSet:
+    def load(k: int) -> Pair:
+        generator = torch.Generator().manual_seed(k)
+        return Pair(
+            f"p{k}", on_8_bit_grid(torch.rand(1, 3, 4, 5, generator=generator)), on_8_bit_grid(torch.rand(1, 3, 8, 10, generator=generator))
+        )
+
+    return PairSet(title="t", names=[f"p{k}" for k in range(number)], load=load)
+
+
+def evaluate(arm: Arm, folder: Path, **more):
+    return evaluate_arm(arm, make_pairs(), scorer=Scorer({"psnr": PSNRY()}), pictures_dir=folder / "images", log_dir=folder, **more)
+
+
+def read(path: Path) -> Tensor:
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None].float() / 255
+
+
+def test_the_saved_picture_is_what_is_scored(tmp_path: Path) -> None:
+    seen: list[int] = []
+    result = evaluate(Arm("bicubic", BicubicRestorer), tmp_path, on_picture=lambda: seen.append(1))
+    assert [row["name"] for row in result.rows] == ["p0", "p1", "p2"]
+    for row, pair in zip(result.rows, make_pairs(), strict=True):
+        picture = read(tmp_path / "images" / "bicubic" / f"{row['name']}.png")
+        assert row["psnr"] == pytest.approx(psnr_y(picture, pair.hr).item(), abs=1e-9)
+    assert result.averages == {"psnr": pytest.approx(sum(float(row["psnr"]) for row in result.rows) / 3)}
+    assert (len(seen), result.error, result.problems) == (3, "", [])
+
+
+def test_a_refused_picture_is_named_and_the_others_count(tmp_path: Path) -> None:
+    result = evaluate(Arm("grey", lambda: Grey(refuse="p1")), tmp_path)
+    assert [row["name"] for row in result.rows] == ["p0", "p2"]
+    assert [(problem.name, problem.detail) for problem in result.problems] == [("p1", "p1 is not to my taste")]
+    assert result.averages.keys() == {"psnr"}
+    assert not (tmp_path / "images" / "grey" / "p1.png").exists()
+
+
+def test_a_restorer_that_crashes_has_no_averages_and_leaves_its_traceback(tmp_path: Path) -> None:
+    result = evaluate(Arm("grey", lambda: Grey(crash="p1")), tmp_path)
+    assert result.error == "RuntimeError: out of memory"
+    assert (len(result.rows), result.averages) == (1, {})
+    assert "raise RuntimeError" in (tmp_path / "grey.error.log").read_text()
+
+
+def test_a_restorer_that_cannot_be_built_is_named(tmp_path: Path) -> None:
+    spec = RestorerSpec("outputs", tmp_path / "nowhere")
+    result = evaluate(make_arm("outputs", spec, load_checkpoint=lambda path: Grey(), device="cpu"), tmp_path)
+    assert "does not exist" in result.error
+    assert (result.rows, result.averages) == ([], {})
+    assert not (tmp_path / "outputs.error.log").exists()
+
+
+def test_an_error_of_a_metric_is_no_failure_of_the_restorer(tmp_path: Path) -> None:
+    class Broken(PSNRY):
+        def per_image(self, pred: Tensor, target: Tensor) -> Tensor:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        evaluate_arm(Arm("grey", Grey), make_pairs(), scorer=Scorer({"psnr": Broken()}), pictures_dir=tmp_path, log_dir=tmp_path)
+
+
+def test_a_restorer_is_freed_before_the_next_is_built(tmp_path: Path) -> None:
+    alive: list[weakref.ref[Grey]] = []
+
+    def build() -> Grey:
+        assert all(reference() is None for reference in alive)
+        restorer = Grey()
+        alive.append(weakref.ref(restorer))
+        return restorer
+
+    for label in ("one", "two", "three"):
+        evaluate(Arm(label, build), tmp_path)
+    assert len(alive) == 3
+
+
+def test_arms_build_what_their_spec_names(tmp_path: Path) -> None:
+    save_picture(torch.zeros(1, 3, 4, 4), tmp_path / "outputs" / "a.png")
+    loaded: list[Path] = []
+
+    def load(path: Path) -> Grey:
+        loaded.append(path)
+        return Grey()
+
+    arms = {
+        kind: make_arm(kind, RestorerSpec(kind, None if kind == "bicubic" else tmp_path / "outputs"), load_checkpoint=load, device="cpu")
+        for kind in ("bicubic", "checkpoint", "outputs")
+    }
+    assert not loaded  # nothing is loaded before its turn
+    built = {kind: type(arm.build()) for kind, arm in arms.items()}
+    assert built == {"bicubic": BicubicRestorer, "checkpoint": Grey, "outputs": FolderRestorer}
+    assert loaded == [tmp_path / "outputs"]
+
+
+def test_values_are_rounded_to_the_nearest_of_256(tmp_path: Path) -> None:
+    image = torch.tensor([-0.2, 0.0, 100.4 / 255, 100.6 / 255, 1.0, 1.3]).expand(1, 3, 2, 6)
+    grid = on_8_bit_grid(image)
+    assert grid[0, 0, 0].mul(255).tolist() == pytest.approx([0, 0, 100, 101, 255, 255], abs=1e-4)
+    save_picture(grid, tmp_path / "new" / "a.png")
+    assert torch.equal(read(tmp_path / "new" / "a.png"), grid)
