@@ -10,7 +10,7 @@ class UserError(Exception):
     """A mistake the user can mend; its message is one line: what is wrong, where, what to do."""
 
 
-class Incomplete(UserError):
+class Incomplete(UserError):  # noqa: N818 - a state of the job: its figures count
     """A task did all it could but not its whole job: its figures are kept, the message says what is missing, the exit status is not 0.
 
     Args:

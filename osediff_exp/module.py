@@ -29,8 +29,9 @@ _BASELINE = "bicubic_"
 class RestorationModule(pl.LightningModule):
     """Train a generator with any set of loss terms; terms with networks of their own are stepped beside it.
 
-    One optimizer step consumes ``accumulate`` micro-batches. Each micro-batch has ONE backward pass, of the generator's loss plus every
-    critic's loss (their graphs are disjoint): that is what keeps gradients synchronised under plain DDP, critics included.
+    One step is one update of the generator. It takes ``critic_updates`` rounds of ``accumulate`` micro-batches; critics are updated after
+    each round, the generator after the last. Each micro-batch has ONE backward pass, of the generator's loss plus every critic's loss
+    (their graphs are disjoint): that is what keeps gradients synchronised under plain DDP, critics included.
 
     Args:
         backbone: frozen; also encodes the prompts.
@@ -41,8 +42,9 @@ class RestorationModule(pl.LightningModule):
         negative_prompt: the far end of VSD's guidance.
         metrics: validation metrics by name.
         seed: of every random number in a step.
-        max_steps: optimizer steps after which training stops.
-        accumulate, clip_norm: micro-batches per step; largest gradient norm of the generator and of each critic (0: no clipping).
+        max_steps: steps after which training stops.
+        critic_updates: of each critic per step; DMD2 calls it a two time-scale update rule (arXiv 2405.14867, section 4.2).
+        accumulate, clip_norm: micro-batches per update; largest gradient norm of the generator and of each critic (0: no clipping).
         log_every: steps between rows of the log.
         record: plain data of the run that every checkpoint carries: ``config`` and ``versions``.
     """
@@ -60,6 +62,7 @@ class RestorationModule(pl.LightningModule):
         seed: int,
         max_steps: int,
         accumulate: int = 1,
+        critic_updates: int = 1,
         clip_norm: float = 1.0,
         log_every: int = 10,
         record: Mapping[str, Any] | None = None,
@@ -69,8 +72,8 @@ class RestorationModule(pl.LightningModule):
         self.strict_loading = False
         if not terms:
             raise UserError("no loss term is left: give at least one term in loss/terms a weight above 0")
-        if max_steps < 1 or accumulate < 1 or log_every < 1:
-            raise UserError("trainer.max_steps, trainer.accumulate and trainer.log_every must be at least 1")
+        if min(max_steps, accumulate, log_every, critic_updates) < 1:
+            raise UserError("trainer.max_steps, trainer.accumulate, trainer.log_every and trainer.critic_updates must be at least 1")
         self.backbone = backbone
         self.generator = generator
         self.terms = nn.ModuleDict(terms)
@@ -79,7 +82,12 @@ class RestorationModule(pl.LightningModule):
         self.optimizer_factory = optimizer
         self.prompts, self.negative_prompt = prompts, negative_prompt
         self.seed, self.max_steps, self.accumulate, self.clip_norm, self.log_every = seed, max_steps, accumulate, clip_norm, log_every
+        self.critic_updates = critic_updates
         self.record = dict(record or {})
+        if critic_updates > 1 and not self.critics:
+            raise UserError(
+                f"trainer.critic_updates={critic_updates}, but no loss term has a network to update: add one (vsd), or set it to 1"
+            )
         self.steps_taken = 0
         self.latest: dict[str, float] = {}
         self.per_image: list[dict[str, Any]] = []
@@ -140,21 +148,25 @@ class RestorationModule(pl.LightningModule):
                 logger.forget_after(self.steps_taken)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        inputs = self._loss_inputs(batch)
-        loss, logs = self._losses(inputs)
+        last_round = self._micro_batch >= self.accumulate * (self.critic_updates - 1)
+        loss, logs = self._losses(batch) if last_round else self._critics_losses(batch)
         self.manual_backward(loss / self.accumulate)
         for key, value in logs.items():
             self._figures.setdefault(key, []).append(value.float().reshape(-1))
         self._micro_batch += 1
-        if self._micro_batch == self.accumulate:
-            self._micro_batch = 0
-            logs = {key: torch.cat(values) for key, values in self._figures.items()} | self._step_optimizers()
-            self._figures = {}
-            self.steps_taken += 1
-            self.trainer.datamodule.set_position(self.steps_taken)  # type: ignore[attr-defined]
-            self._log_step(logs, len(batch["index"]))
-            if self.steps_taken >= self.max_steps:
-                self.trainer.should_stop = True
+        if self._micro_batch % self.accumulate == 0:
+            norms = self._step_optimizers(generator_too=last_round)
+            if last_round:
+                self._finish_step(norms, len(batch["index"]))
+
+    def _finish_step(self, norms: Logs, batch_size: int) -> None:
+        logs = {key: torch.cat(values) for key, values in self._figures.items()} | norms
+        self._micro_batch, self._figures = 0, {}
+        self.steps_taken += 1
+        self.trainer.datamodule.set_position(self.steps_taken)  # type: ignore[attr-defined]
+        self._log_step(logs, batch_size)
+        if self.steps_taken >= self.max_steps:
+            self.trainer.should_stop = True
 
     def _loss_inputs(self, batch: dict[str, Any]) -> LossInputs:
         indices, step = batch["index"].tolist(), self.steps_taken
@@ -175,8 +187,9 @@ class RestorationModule(pl.LightningModule):
             indices=indices,
         )
 
-    def _losses(self, inputs: LossInputs) -> tuple[Tensor, Logs]:
-        """Return the sum to differentiate and the figures of this micro-batch."""
+    def _losses(self, batch: dict[str, Any]) -> tuple[Tensor, Logs]:
+        """Return the sum to differentiate and the figures of a micro-batch that trains everything."""
+        inputs = self._loss_inputs(batch)
         total, logs = torch.zeros((), device=self.device), {}
         for name, term in self.terms.items():
             output = term(inputs)
@@ -184,6 +197,19 @@ class RestorationModule(pl.LightningModule):
             logs[f"train/{name}"] = output.loss.detach()
             logs |= {f"{name}/{key}": value.detach() for key, value in output.logs.items()}
         logs["train/loss"] = total.detach()
+        critics, more = self._critics_sum(inputs)
+        return total + critics, logs | more
+
+    def _critics_losses(self, batch: dict[str, Any]) -> tuple[Tensor, Logs]:
+        """Return the same for a micro-batch that trains the critics alone."""
+        with torch.no_grad():
+            inputs = self._loss_inputs(batch)
+        total, logs = self._critics_sum(inputs)
+        # DDP waits for a gradient of every parameter it knows: the generator's are zeros here.
+        return total + 0.0 * sum(parameter.sum() for parameter in self.generator.trainable_parameters()), logs
+
+    def _critics_sum(self, inputs: LossInputs) -> tuple[Tensor, Logs]:
+        total, logs = torch.zeros((), device=self.device), {}
         for name, critic in self.critics.items():
             output = critic.critic_loss(inputs)
             total = total + output.loss
@@ -191,8 +217,8 @@ class RestorationModule(pl.LightningModule):
             logs |= {f"{name}/{key}": value.detach() for key, value in output.logs.items()}
         return total, logs
 
-    def _step_optimizers(self) -> Logs:
-        """Clip, step and reset every optimizer; return gradient norms before clipping, and learning rates."""
+    def _step_optimizers(self, *, generator_too: bool) -> Logs:
+        """Clip, step and reset the optimizers; return gradient norms before clipping, and learning rates."""
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
@@ -201,6 +227,8 @@ class RestorationModule(pl.LightningModule):
         limit = (self.clip_norm or float("inf")) * scale
         logs = {}
         for (name, parameters), optimizer in zip(self.parameter_groups().items(), optimizers, strict=True):
+            if name == "generator" and not generator_too:
+                continue
             logs[f"train/grad_norm/{name}"] = nn.utils.clip_grad_norm_(parameters, limit) / scale
             logs[f"train/lr/{name}"] = torch.tensor(optimizer.param_groups[0]["lr"])
             optimizer.step()
@@ -213,7 +241,7 @@ class RestorationModule(pl.LightningModule):
         figures = self._reduce(logs)
         steps, since = self._since
         elapsed = time.perf_counter() - since
-        images = (self.steps_taken - steps) * batch_size * self.accumulate * self.trainer.world_size
+        images = (self.steps_taken - steps) * batch_size * self.accumulate * self.critic_updates * self.trainer.world_size
         figures["train/images_per_second"] = images / elapsed
         self._since = (self.steps_taken, time.perf_counter())
         self._publish(figures)

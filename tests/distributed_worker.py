@@ -17,17 +17,27 @@ from osediff_exp.callbacks.validation_records import ValidationRecords
 from osediff_exp.models.backbone import load_backbone
 
 
-def train(backbone_folder: Path, folder: Path, *, photos: Path, num_val: int, devices: int, batch_size: int, accumulate: int) -> None:
+def train(
+    backbone_folder: Path,
+    folder: Path,
+    *,
+    photos: Path,
+    num_val: int,
+    devices: int,
+    batch_size: int,
+    accumulate: int,
+    critic_updates: int = 1,
+) -> None:
     """Train 3 steps and write ``folder/trained.pt``: tensors, latest figures, per-image scores."""
     backbone = load_backbone(sources=[str(backbone_folder)])
-    module = make_module(backbone, max_steps=3, accumulate=accumulate)
+    module = make_module(backbone, max_steps=3, accumulate=accumulate, critic_updates=critic_updates)
     trainer = make_trainer(
         folder,
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         callbacks=[LastCheckpoint(every=3), ValidationRecords(num_pictures=2, wandb_pictures=0)],
     )
-    trainer.fit(module, datamodule=make_data(photos, batch_size=batch_size, accumulate=accumulate, num_val=num_val))
+    trainer.fit(module, datamodule=make_data(photos, batch_size=batch_size, accumulate=accumulate * critic_updates, num_val=num_val))
     if trainer.is_global_zero:
         torch.save({"weights": trainable(module), "latest": module.latest, "per_image": module.per_image}, folder / "trained.pt")
 

@@ -35,11 +35,16 @@ def two_processes(backbone_folder: Path, folder: Path, **settings: Any) -> dict[
     return torch.load(folder / "trained.pt")
 
 
-@pytest.mark.parametrize(("num_val", "accumulate"), [(3, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
-def test_two_processes_are_one(backbone: Backbone, backbone_folder: Path, tmp_path: Path, num_val: int, accumulate: int) -> None:
+@pytest.mark.parametrize(
+    ("num_val", "accumulate", "critic_updates"),
+    [(3, 1, 2), pytest.param(3, 1, 1, marks=pytest.mark.slow), pytest.param(2, 2, 1, marks=pytest.mark.slow)],
+)
+def test_two_processes_are_one(
+    backbone: Backbone, backbone_folder: Path, tmp_path: Path, num_val: int, accumulate: int, critic_updates: int
+) -> None:
     write_photos(tmp_path / "photos" / "train", 3)
     write_photos(tmp_path / "photos" / "val", num_val)
-    settings = {"photos": tmp_path / "photos", "num_val": num_val, "accumulate": accumulate}
+    settings = {"photos": tmp_path / "photos", "num_val": num_val, "accumulate": accumulate, "critic_updates": critic_updates}
     one = one_process(backbone_folder, tmp_path / "one", batch_size=4, **settings)
     two = two_processes(backbone_folder, tmp_path / "two", batch_size=2, **settings)
     assert largest_difference(one["weights"], two["weights"]) < 1e-5

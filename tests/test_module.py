@@ -27,6 +27,7 @@ def train(
     """Train from the same start on the photos in ``folder/photos``."""
     trainer_settings = {key: settings.pop(key) for key in ("callbacks", "logger", "validate_every", "ckpt_path") if key in settings}
     module = make_module(backbone, terms=make_terms(backbone, *terms), accumulate=accumulate, **settings)
+    accumulate *= settings.get("critic_updates", 1)
     ckpt_path = trainer_settings.pop("ckpt_path", None)
     data = make_data(folder / "photos", batch_size=batch_size, accumulate=accumulate)
     make_trainer(folder, **trainer_settings).fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=False)
@@ -49,6 +50,27 @@ def test_two_accumulated_halves_are_the_whole_batch(backbone: Backbone, tmp_path
     assert largest_difference(trainable(whole), start) > 1e-3
     for key in ("train/loss", "train/mse", "train/vsd", "train/vsd_critic", "vsd/gap", "vsd/w"):
         assert halves.latest[key] == pytest.approx(whole.latest[key], rel=1e-3), key
+
+
+def test_critics_may_learn_more_often_than_the_generator(backbone: Backbone, tmp_path: Path) -> None:
+    """Two rounds: the score network learns from both batches in turn, the generator from the second alone."""
+    module = train(backbone, tmp_path, critic_updates=2, max_steps=1, clip_norm=0.0)
+    data = make_data(tmp_path / "photos", batch_size=2)
+    data.setup("fit")
+    batches = iter(data.train_dataloader())
+    expected = make_module(backbone, clip_norm=0.0)
+    generator, score = expected.configure_optimizers()
+    for batch in (next(batches), next(batches)):
+        generator.zero_grad()
+        score.zero_grad()
+        expected._losses(batch)[0].backward()
+        score.step()
+    generator.step()
+    assert largest_difference(trainable(module), trainable(expected)) < 1e-6
+    assert largest_difference(trainable(module), trainable(train(backbone, tmp_path, max_steps=1))) > 1e-4
+    assert len(module.latest) > 5
+    with pytest.raises(UserError, match="no loss term has a network to update"):
+        make_module(backbone, terms=make_terms(backbone, "mse"), critic_updates=2)
 
 
 def test_training_changes_what_trains_and_no_frozen_weight(backbone: Backbone, tmp_path: Path) -> None:

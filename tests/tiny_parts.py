@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,8 +18,14 @@ from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.data.sources import ImageSource
 from osediff_exp.degradations.bicubic import BicubicDegradation
 from osediff_exp.losses.base import LossInputs, LossTerm
+from osediff_exp.losses.csd import CSDLoss
+from osediff_exp.losses.dmd_gan import DMDGANLoss
+from osediff_exp.losses.gan import GANLoss
 from osediff_exp.losses.mse import MSELoss
+from osediff_exp.losses.sds import SDSLoss
+from osediff_exp.losses.tsd import TSDLoss
 from osediff_exp.losses.vsd import VSDLoss
+from osediff_exp.losses.vsd_image import VSDImageLoss
 from osediff_exp.metrics.psnr_y import PSNRY
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator import OneStepGenerator
@@ -73,6 +79,8 @@ def random_backbone(folder: Path, *, prediction_type: str = "epsilon", seed: int
     )
 
 
+Term = TypeVar("Term", bound=LossTerm)
+
 _prototypes: dict[tuple[type, int, str], tuple[Backbone, nn.Module]] = {}
 
 
@@ -98,24 +106,47 @@ def make_vsd(backbone: Backbone, **settings: Any) -> VSDLoss:
 
 def build_vsd(backbone: Backbone, **settings: Any) -> VSDLoss:
     torch.manual_seed(2)
-    defaults = {
-        "weight": 1.0,
-        "guidance": 7.5,
-        "t_min": 20,
-        "t_max": 980,
-        "epsilon": 1e-6,
-        "score_weight": 1.0,
-        "score_t_min": 0,
-        "score_t_max": 1000,
-        "rank": 4,
-        "alpha": "fixed",
-        "lora_alpha": 8,
-        "num_buckets": 4,
-        "optimizer": SGD,
-    }
-    term = VSDLoss(**defaults | settings)
+    term = VSDLoss(**SCORE_SETTINGS | settings)
     term.attach(backbone)
     return term
+
+
+PRIOR_SETTINGS: dict[str, Any] = {"weight": 1.0, "guidance": 7.5, "t_min": 20, "t_max": 980, "epsilon": 1e-6}
+SCORE_SETTINGS: dict[str, Any] = PRIOR_SETTINGS | {
+    "score_weight": 1.0,
+    "score_t_min": 0,
+    "score_t_max": 1000,
+    "rank": 4,
+    "alpha": "fixed",
+    "lora_alpha": 8,
+    "num_buckets": 4,
+    "optimizer": SGD,
+}
+TERM_SETTINGS: dict[type, dict[str, Any]] = {
+    VSDLoss: SCORE_SETTINGS,
+    VSDImageLoss: SCORE_SETTINGS,
+    TSDLoss: SCORE_SETTINGS | {"target_weight": 0.3, "vsd_weight": 0.7},
+    DMDGANLoss: SCORE_SETTINGS
+    | {"matching_weight": 1.0, "gan_weight": 0.5, "critic_weight": 0.25, "gan_t_min": 0, "gan_t_max": 1000}
+    | {"head_width": 8, "train_features": True},
+    CSDLoss: PRIOR_SETTINGS,
+    SDSLoss: PRIOR_SETTINGS | {"weighting": "normalized"},
+    GANLoss: {"weight": 1.0, "generator_weight": 0.5, "objective": "softplus", "width": 4, "spectral_norm": True}
+    | {"r1": 0.0, "r1_every": 4, "optimizer": SGD},
+}
+
+
+def make_term(kind: type[Term], backbone: Backbone, **settings: Any) -> Term:
+    """Return an attached term whose score network, if it has one, differs from the prior."""
+
+    def build() -> Term:
+        torch.manual_seed(2)
+        term = kind(**TERM_SETTINGS[kind] | settings)
+        term.attach(backbone)
+        wake_lora(term)
+        return term
+
+    return _copy_of_prototype(build, kind, backbone, {"woken": True} | settings)
 
 
 def wake_lora(module: nn.Module, seed: int = 4) -> None:

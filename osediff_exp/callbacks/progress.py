@@ -13,7 +13,6 @@ _SHOWN = {
     "train/loss": "loss",
     "train/l1": "L1",
     "train/vsd_critic": "score",
-    "val/psnr": "PSNR",
     "val/psnr": "PSNR-Y",
     "val/st_lpips": "ST-LPIPS",
     "val/loss": "val",

@@ -22,6 +22,8 @@ NULLABLE: dict[str, tuple[type, ...]] = {
     "runs": (str, list),
     "restorers": (str, list, dict),
     "checkpoint": (str,),
+    "pred": (str,),
+    "gt": (str,),
     "data.first": (int,),
     "sources": (list,),
     "report.title": (str,),

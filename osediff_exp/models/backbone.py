@@ -137,6 +137,7 @@ def save_backbone(backbone: Backbone, folder: Path, *, dtype: torch.dtype = torc
     for part, module in ((Part.VAE, backbone.vae), (Part.UNET, backbone.unet), (Part.TEXT_ENCODER, backbone.text_encoder)):
         copy.deepcopy(module).to(dtype).save_pretrained(unfinished / part)
     backbone.tokenizer.save_pretrained(unfinished / "tokenizer")
+    _save_vocabulary(backbone.tokenizer, unfinished / "tokenizer")
     backbone.schedule.save(unfinished / "scheduler")
     folder.mkdir(parents=True, exist_ok=True)
     for written in sorted(unfinished.iterdir()):

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from osediff_exp.callbacks.wandb_logger import WandbRun
 from osediff_exp.checkpoints.own import run_record
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.errors import UserError
@@ -23,6 +22,7 @@ from osediff_exp.losses.base import LossTerm
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.module import RestorationModule
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.tasks.arm import this_arm
 
 Figures = dict[str, float | int | str | None]
 
@@ -46,10 +46,18 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
         raise KeyboardInterrupt
     if module.validated_step != module.steps_taken or finished:
         trainer.validate(module, datamodule=data, ckpt_path=checkpoint if finished else None, verbose=False, weights_only=True)
+    result = figures(module, data) | {"train_seconds": train_seconds}
     for logger in trainer.loggers:
         logger.finalize("success")
+        if isinstance(logger, WandbRun):
+            logger.finish(result)
     _finish_distributed()
-    return figures(module, data) | {"train_seconds": train_seconds}
+    return result
+
+
+def micro_batches_per_step(config: DictConfig) -> int:
+    """Return how many micro-batches a step consumes on each device."""
+    return int(config.trainer.accumulate * config.trainer.critic_updates)
 
 
 def build_data(config: DictConfig, run_dir: Path) -> RestorationDataModule:
@@ -57,7 +65,7 @@ def build_data(config: DictConfig, run_dir: Path) -> RestorationDataModule:
     return instantiate(config.data.datamodule, _partial_=True)(
         degradation=instantiate(config.degradation),
         batch_size=config.trainer.batch_size,
-        accumulate=config.trainer.accumulate,
+        accumulate=micro_batches_per_step(config),
         seed=config.seed,
         val_seed=config.data.val_seed,
         report_dir=run_dir,
@@ -88,6 +96,7 @@ def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
         seed=config.seed,
         max_steps=config.trainer.max_steps,
         accumulate=config.trainer.accumulate,
+        critic_updates=config.trainer.critic_updates,
         clip_norm=config.trainer.clip_norm,
         log_every=config.trainer.log_every,
         record=run_record(OmegaConf.to_container(config, resolve=True, enum_to_str=True)),
@@ -105,7 +114,7 @@ def build_trainer(config: DictConfig, run_dir: Path) -> pl.Trainer:
         strategy=trainer.strategy,
         precision=trainer.precision,
         max_epochs=-1,
-        val_check_interval=trainer.validate_every * trainer.accumulate,
+        val_check_interval=trainer.validate_every * micro_batches_per_step(config),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -121,11 +130,13 @@ def build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
     """Return metrics.csv's logger and W&B's; only rank 0 starts a W&B run."""
     loggers: list[Logger] = [instantiate(config.logger.csv, path=str(run_dir / "metrics.csv"))]
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        arm = this_arm(config, run_dir)
         wandb = instantiate(config.logger.wandb, _partial_=True)(
             folder=str(run_dir),
-            name=config.name or run_dir.name,
-            group=run_dir.parent.name if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN else None,
-            settings=OmegaConf.to_container(config, resolve=True),
+            name=arm.name,
+            group=arm.sweep,
+            tags=[*config.logger.wandb.tags, *arm.tags],
+            settings={"arm": arm.label, **OmegaConf.to_container(config, resolve=True, enum_to_str=True)},  # type: ignore[dict-item]
         )
         loggers += [wandb] if wandb is not None else []
     return loggers
@@ -141,7 +152,7 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
         | {key.removeprefix("val/"): value for key, value in last.items() if key.startswith("val/")}
         | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second")}
         | {f"params_trainable_{name}": count for name, count in parameters.items()}
-        | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size}
+        | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size // module.critic_updates}
         | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
     )
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from osediff_exp.errors import UserError
 from osediff_exp.losses.base import LossInputs
-from osediff_exp.losses.vsd import VSDLoss, vsd_gradient, vsd_loss
+from osediff_exp.losses.distillation import pull
+from osediff_exp.losses.score_network import vsd_gradient
+from osediff_exp.losses.vsd import VSDLoss
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.randomness import sample_integers, sample_noise
 
@@ -54,9 +56,9 @@ def test_the_losss_derivative_is_2_gradient_over_numel() -> None:
     generator = torch.Generator().manual_seed(0)
     z, gradient = (torch.randn(2, 4, 3, 3, generator=generator, dtype=torch.float64) for _ in range(2))
     z.requires_grad_()
-    (derivative,) = torch.autograd.grad(vsd_loss(z, gradient), z)
+    (derivative,) = torch.autograd.grad(pull(z, gradient), z)
     assert torch.allclose(derivative, 2 * gradient / z.numel(), atol=1e-15)
-    assert vsd_loss(z, gradient).item() == pytest.approx(gradient.square().mean().item())
+    assert pull(z, gradient).item() == pytest.approx(gradient.square().mean().item())
 
 
 # ---- the term
