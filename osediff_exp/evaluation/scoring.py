@@ -1,0 +1,155 @@
+"""Scoring pictures one by one and as a set, whatever made them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from osediff_exp.errors import UserError
+from osediff_exp.metrics.base import ImageMetric
+from osediff_exp.reporting.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+    from torchmetrics import Metric
+
+Row = dict[str, str | float]
+
+
+def build_metrics(factories: Mapping[str, Callable[[], Metric]]) -> tuple[dict[str, Metric], dict[str, str]]:
+    """Build each metric; return those that could be built, and why the others could not.
+
+    Only a UserError (also one that a factory wraps: its cause) makes a metric missing: weights or a package that cannot be had. Anything
+    else is a bug and is raised.
+    """
+    metrics: dict[str, Metric] = {}
+    missing: dict[str, str] = {}
+    for key, factory in factories.items():
+        try:
+            metrics[key] = factory()
+        except Exception as error:
+            mistake = _users_mistake(error)
+            if mistake is None:
+                raise
+            missing[key] = str(mistake)
+    return metrics, missing
+
+
+def _users_mistake(error: BaseException | None) -> UserError | None:
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
+
+
+class Scorer:
+    """Scores pictures against their originals: a row per picture, and averages over them.
+
+    Args:
+        metrics: by the field's column names. An ImageMetric gives every picture a figure; any other metric (a SetMetric such as FID)
+            sees all pictures and gives one figure for the set.
+        missing: metrics that could not be built, and why; they stand in the averages as None.
+        device: where metrics that hold a network compute. The others stay on the CPU: the same bits everywhere. On mps all do: metrics
+            add up in float64, which it lacks.
+
+    Attributes:
+        rows: per picture ``name`` and the figures; NaN where a metric has none (a flat picture, or one too small for it).
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], missing: Mapping[str, str] | None = None, *, device: str = "cpu") -> None:
+        self.metrics, self.missing = dict(metrics), dict(missing or {})
+        self.rows: list[Row] = []
+        self._networks = [metric for metric in self.metrics.values() if next(metric.parameters(), None) is not None]
+        self._reasons: dict[str, str] = {}
+        for metric in self._networks:
+            metric.to("cpu" if device.startswith("mps") else device)
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether a metric holds a network: those use all cores by themselves, and not all can be called from several threads."""
+        return bool(self._networks)
+
+    def add(self, name: str, pred: Tensor, target: Tensor, figures: Mapping[str, float] | None = None) -> Row:
+        """Score one picture and return its row.
+
+        Args:
+            name: of the picture.
+            pred: the output, (3, H, W) or (1, 3, H, W) RGB in [0, 1]; scored as it is, so round to 8 bit first what is saved with 8.
+            target: the original, of the same shape.
+            figures: what :meth:`measure` has returned for them already, where it has.
+        """
+        measured = self.measure(pred, target) if figures is None else figures
+        for metric in self.metrics.values():
+            if not isinstance(metric, ImageMetric):
+                metric.update(_batch(pred), _batch(target))
+        self.rows.append({"name": name, **measured})
+        return self.rows[-1]
+
+    @torch.inference_mode()
+    def measure(self, pred: Tensor, target: Tensor) -> dict[str, float]:
+        """Return the figures of one picture (see :meth:`add`) and keep nothing; without networks it may run in several threads."""
+        images = _batch(pred), _batch(target)
+        return {key: self._figure(key, metric, *images) for key, metric in self.metrics.items() if isinstance(metric, ImageMetric)}
+
+    def _figure(self, key: str, metric: ImageMetric, pred: Tensor, target: Tensor) -> float:
+        try:
+            return metric.per_image(pred.to(metric.device), target.to(metric.device)).item()
+        except UserError as error:  # the picture is too small for this metric
+            self._reasons.setdefault(key, str(error))
+            return math.nan
+
+    def averages(self) -> dict[str, float | None]:
+        """Return each metric's mean over the pictures that have a finite figure (NaN: none has), a set metric's value, None if missing."""
+        figures: dict[str, float | None] = {}
+        for key, metric in self.metrics.items():
+            figures[key] = self._mean(key) if isinstance(metric, ImageMetric) else metric.compute().item() if self.rows else math.nan
+        return figures | dict.fromkeys(self.missing)
+
+    def _mean(self, key: str) -> float:
+        finite = [value for row in self.rows if math.isfinite(value := float(row[key]))]
+        return math.fsum(finite) / len(finite) if finite else math.nan
+
+    def gaps(self) -> dict[str, list[str]]:
+        """Return, for each metric that has no finite figure for some picture, those pictures' names."""
+        keys = [key for key, metric in self.metrics.items() if isinstance(metric, ImageMetric)]
+        without = {key: [str(row["name"]) for row in self.rows if not math.isfinite(float(row[key]))] for key in keys}
+        return {key: names for key, names in without.items() if names}
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each metric of :meth:`gaps`: how many pictures its average leaves out, and why."""
+        return [
+            f"{key}: no figure for {len(names)} of {len(self.rows)} pictures ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), "
+            f"its average is over the others; {self._reasons.get(key, 'it is not defined for them, e.g. flat pictures')}"
+            for key, names in self.gaps().items()
+        ]
+
+
+def _batch(image: Tensor) -> Tensor:
+    if image.ndim not in (3, 4) or image.shape[-3] != 3 or (image.ndim == 4 and len(image) != 1):
+        raise ValueError(f"expected one picture, (3, H, W) or (1, 3, H, W), got {tuple(image.shape)}")
+    return image.reshape(1, *image.shape[-3:])
+
+
+def write_per_image(path: Path, rows: Iterable[Mapping[str, str | float | None]]) -> None:
+    """Write rows as CSV; columns in the order in which they first occur, so rows may carry more than a Scorer's.
+
+    Figures have 8 significant digits; a cell without a finite figure is empty.
+    """
+    rows = list(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    write_atomically(path, text.getvalue())
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:.8g}" if math.isfinite(value) else ""
