@@ -27,7 +27,11 @@ class SweepReport(Callback):
     def __init__(self, *, refresh: bool = True, console: Console | None = None) -> None:
         """``refresh`` False writes only at the end of the sweep (where jobs cannot see each other's folders)."""
         self._refresh = refresh
-        self._console = console or Console()
+        self._given_console = console  # none is made yet: launchers pickle their callbacks, and a console holds a lock
+
+    @property
+    def _console(self) -> Console:
+        return self._given_console or Console()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Refresh the report of the sweep that the job belongs to; a job outside a sweep has none."""

@@ -63,3 +63,7 @@ def test_a_report_that_cannot_be_written_costs_one_line(tmp_path: Path) -> None:
     assert out.getvalue().count("\n") == 1
     assert "could not be written" in out.getvalue()
     assert "nowhere" in out.getvalue()
+
+
+def test_launchers_can_send_it_to_other_processes() -> None:
+    assert isinstance(pickle.loads(pickle.dumps(SweepReport())), SweepReport)
