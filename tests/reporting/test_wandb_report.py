@@ -28,7 +28,7 @@ from osediff_exp.tasks import report
 from osediff_exp.tasks.wandb_report.content import sections
 from osediff_exp.tasks.wandb_report.publishing import within
 
-GROUP = 'vsd\'s "ablation"/2026'
+GROUP = "vsd and or/2026-11-23_10-00-00.5"
 
 
 @pytest.fixture(autouse=True)

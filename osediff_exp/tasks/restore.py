@@ -1,0 +1,105 @@
+"""task=restore: photos of any size in, restored photos out."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from osediff_exp import __version__
+from osediff_exp.errors import Incomplete, UserError
+from osediff_exp.restoration.finished import checkpoint_identity, fingerprint
+from osediff_exp.restoration.folder import FolderRestoration, Outcome
+from osediff_exp.restoration.jobs import plan_jobs
+from osediff_exp.restoration.progress import FileProgress
+from osediff_exp.restoration.restorer import MAX_SCALE, Restorer
+from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+
+Figures = dict[str, float | int | str | None]
+
+FAILED = "failed.txt"
+_DECIDES_NOTHING = ("device",)  # options of the restorer that change where, not what
+
+
+def run(config: DictConfig, run_dir: Path) -> Figures:
+    """Restore ``config.input`` into ``config.output``; return counts, times and where the pictures lie.
+
+    Raises:
+        UserError: there is nothing to restore, the output cannot be written, or the checkpoint cannot be loaded.
+        Incomplete: some photos are not restored; ``failed.txt`` names each, with the reason.
+    """
+    quiet_libraries()
+    prepare_process(seed=config.seed)
+    if not 1 <= config.upscale <= MAX_SCALE:
+        raise UserError(f"upscale={config.upscale} is not possible: give a whole number from 1 to {MAX_SCALE}")
+    output = Path(config.output).expanduser() if config.output else run_dir / "restored"
+    jobs, clashes = plan_jobs(Path(config.input).expanduser(), output, config.format)
+    work = FolderRestoration(output=output, scale=config.upscale, settings=_settings(config), overwrite=config.overwrite)
+    console = Console()
+    with FileProgress(total=len(jobs), label="restoring", console=console) as progress:
+        outcome = work(jobs, lambda: load_restorer(config), progress)
+    outcome.failures[:0] = clashes
+    figures = _figures(config, outcome, output)
+    _print(console, outcome, output)
+    _complain(outcome, figures, run_dir)
+    return figures
+
+
+def load_restorer(config: DictConfig) -> Restorer:
+    """Return the restorer of ``config.checkpoint`` with the options of ``config.restorer``."""
+    return instantiate(config.restorer)(config.checkpoint, settings=_model(config))
+
+
+def _model(config: DictConfig) -> dict[str, Any]:
+    """Return the groups that a checkpoint without a configuration (``osediff.pkl``) is loaded by, as plain data."""
+    return {group: OmegaConf.to_container(config[group], resolve=True) for group in ("backbone", "generator", "prompt")}
+
+
+def _settings(config: DictConfig) -> str:
+    """Return the fingerprint of what decides, besides the photo, how an output looks."""
+    options: Any = OmegaConf.to_container(config.restorer, resolve=True)
+    decisive = {key: value for key, value in options.items() if key not in _DECIDES_NOTHING}
+    checkpoint = checkpoint_identity(Path(config.checkpoint).expanduser())
+    return fingerprint(decisive, _model(config), {"upscale": config.upscale, "version": __version__}, checkpoint)
+
+
+def _figures(config: DictConfig, outcome: Outcome, output: Path) -> Figures:
+    seconds = outcome.seconds
+    return {
+        "num_images": len(seconds),
+        "num_skipped": outcome.num_skipped,
+        "num_failed": len(outcome.failures),
+        "seconds_per_image": statistics.median(seconds) if seconds else None,
+        "megapixels_per_second": sum(outcome.megapixels) / sum(seconds) if seconds else None,
+        "peak_memory_gib": peak_memory_gib(),
+        "machine": machine(),
+        "checkpoint": str(config.checkpoint),
+        "upscale": config.upscale,
+        "color_fix": config.restorer.color_fix,
+        "output": str(output),
+    }
+
+
+def _print(console: Console, outcome: Outcome, output: Path) -> None:
+    counts = [f"{len(outcome.seconds)} restored"]
+    counts += [f"{outcome.num_skipped} finished before"] if outcome.num_skipped else []
+    counts += [f"{len(outcome.failures)} not restored"] if outcome.failures else []
+    console.print(f"{', '.join(counts)}: {output}", highlight=False, soft_wrap=True)
+
+
+def _complain(outcome: Outcome, figures: Figures, run_dir: Path) -> None:
+    """Raise Incomplete unless every photo is restored."""
+    report = run_dir / FAILED
+    report.unlink(missing_ok=True)
+    if outcome.failures:
+        report.write_text("".join(f"{line}\n" for line in outcome.failures), encoding="utf-8")
+    if outcome.stopped:
+        remedy = "make room, or give another output; run the same command again and it goes on from here"
+        raise Incomplete(f"{outcome.stopped}: {remedy}", figures)
+    if outcome.failures:
+        others = f" (and {len(outcome.failures) - 1} more)" if len(outcome.failures) > 1 else ""
+        raise Incomplete(f"{outcome.failures[0]}{others}; all in {report}", figures)
