@@ -104,6 +104,7 @@ def wandb_logger(
     init_timeout: float,
     folder: str,
     finish_timeout: float = 60.0,
+    resumed: bool = False,
     name: str | None = None,
     group: str | None = None,
     settings: dict[str, Any] | None = None,
@@ -115,6 +116,7 @@ def wandb_logger(
         init_timeout: seconds after which a run that cannot reach the server goes on offline.
         finish_timeout: seconds that the end of a run waits for a slow or lost server; the rest is sent with ``wandb sync``.
         folder: the run folder; W&B's files lie in its ``wandb/``.
+        resumed: go on with the W&B run that the folder remembers, if it does.
         name, group, tags, settings (the whole configuration): of the W&B run; a sweep is a group, an arm a name.
     """
     if mode not in ("auto", "online", "offline", "disabled"):
@@ -123,7 +125,7 @@ def wandb_logger(
         return None
     # W&B reports its own faults over the network, and holds a process that ends for 20 s if the server is silent.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    earlier = read_record(Path(folder))
+    earlier = read_record(Path(folder)) if resumed else None
     timeouts = {"init_timeout": init_timeout, "finish_timeout": finish_timeout, "finish_timeout_raises": True}
     arguments = {
         "project": project,

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.text import Text
 
-from osediff_exp.errors import UserError
-from osediff_exp.reporting.comparison import write_comparison
+from osediff_exp.errors import Incomplete, UserError, nearest
+from osediff_exp.reporting.comparison import Comparison, compare, write_comparison
 from osediff_exp.reporting.hydra_callback import settings_of
 from osediff_exp.reporting.terminal import print_comparison
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+_TARGETS = ("html", "wandb", "all")
 
 
 def run(config: DictConfig, run_dir: Path) -> dict[str, Any]:
@@ -24,19 +27,47 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     The files are written into the sweep folder, not into ``run_dir``, so that they lie beside the runs that they show.
 
     Raises:
-        UserError: ``config.runs`` is missing or no sweep folder.
+        UserError: ``config.runs`` is missing or no sweep folder, ``config.target`` is unknown, or W&B knows none of the runs.
+        Incomplete: the W&B report should have been published (``logger.wandb.mode=online``) and could not be.
     """
+    sweep_dir = _sweep_dir(config)
+    if config.target not in _TARGETS:
+        raise UserError(f"target={config.target} is unknown; give html, wandb or all.{nearest(str(config.target), _TARGETS)}")
+    html = config.target != "wandb"
+    comparison = (write_comparison if html else compare)(sweep_dir, settings_of(config))
+    if html:
+        print_comparison(comparison, Console())
+    figures = _figures(comparison) | ({"report": str(comparison.page)} if html else {})
+    return _wandb(comparison, config, figures) if config.target != "html" else figures
+
+
+def _sweep_dir(config: DictConfig) -> Path:
     runs = OmegaConf.select(config, "runs", throw_on_missing=False)
     if not runs:
         raise UserError("runs is not set; say which sweep to report: runs=PATH_OF_THE_SWEEP_FOLDER")
     if not isinstance(runs, str):
         raise UserError(f"runs must be one sweep folder, got '{runs}'; give the folder that holds multirun.yaml")
-    comparison = write_comparison(Path(runs).expanduser(), settings_of(config))
-    print_comparison(comparison, Console())
+    return Path(runs).expanduser()
+
+
+def _figures(comparison: Comparison) -> dict[str, Any]:
     count = Counter(row.status for row in comparison.arms)
-    return {
-        "task": "report",
-        "arms": len(comparison.arms),
-        **{status: count[status] for status in ("done", "failed", "unfinished")},
-        "report": str(comparison.page),
-    }
+    return {"task": "report", "arms": len(comparison.arms), **{status: count[status] for status in ("done", "failed", "unfinished")}}
+
+
+def _wandb(comparison: Comparison, config: DictConfig, figures: dict[str, Any]) -> dict[str, Any]:
+    """Write the W&B report and say where it is, or what is left to do; return the figures with both."""
+    from osediff_exp.callbacks.wandb_record import has_key
+    from osediff_exp.tasks.wandb_report.publishing import write_wandb_report
+
+    wandb, console = config.logger.wandb, Console()
+    online = wandb.mode == "online" or (wandb.mode == "auto" and has_key())
+    written = write_wandb_report(comparison, entity=wandb.entity, online=online, patience=wandb.finish_timeout)
+    console.print(Text(f"W&B report: {written.url or written.path}"), soft_wrap=True)
+    if written.commands:
+        why = f" ({written.fault})" if written.fault else ""
+        console.print(Text("\n".join([f"To publish it{why}, run on a machine that reaches W&B:", *written.commands])), soft_wrap=True)
+    figures |= {"wandb_report": written.url, "wandb_report_file": str(written.path)}
+    if written.fault and wandb.mode == "online":
+        raise Incomplete(f"the W&B report is not published ({written.fault}): {written.path} holds it and the commands", figures)
+    return figures

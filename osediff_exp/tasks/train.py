@@ -133,6 +133,7 @@ def build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
         arm = this_arm(config, run_dir)
         wandb = instantiate(config.logger.wandb, _partial_=True)(
             folder=str(run_dir),
+            resumed=_resume_from(config, run_dir) is not None,
             name=arm.name,
             group=arm.sweep,
             tags=[*config.logger.wandb.tags, *arm.tags],

@@ -87,13 +87,16 @@ def test_each_run_is_its_own_even_where_one_before_was_left_open(tmp_path: Path)
 def test_a_resumed_training_goes_on_under_the_same_id(tmp_path: Path) -> None:
     first = start(tmp_path / "run")
     first.finalize("failed")
-    second = start(tmp_path / "run")
+    second = start(tmp_path / "run", resumed=True)
     second.finish({})
     record = read_record(tmp_path / "run")
     assert first.version == second.version
     assert record is not None
     assert (record.group, record.uploaded) == ("vsd/1", False)
     assert len(unsent_folders(tmp_path / "run")) in (1, 2)  # two starts within a second share a folder
+    third = start(tmp_path / "run")
+    third.finish({})
+    assert third.version != first.version
 
 
 def test_long_names_are_shortened_to_what_the_server_takes(tmp_path: Path) -> None:
