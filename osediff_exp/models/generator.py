@@ -9,12 +9,16 @@ from typing import Literal
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from osediff_exp.diffusion import predict_x0
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.lora import AlphaPolicy, add_lora, unet_targets, vae_targets
+from osediff_exp.models.tiled_unet import tiled_denoise
+from osediff_exp.models.tiled_vae import tiled_decode, tiled_encode
+from osediff_exp.models.tiling import Tiling
 from osediff_exp.models.views import share_frozen
 
 Noise = Callable[[str, tuple[int, ...]], Tensor]
@@ -30,7 +34,14 @@ class GeneratorOutput:
 
 
 class Generator(nn.Module, ABC):
-    """What is trained to restore. The call does not promise one step: a sampler or a control network fits behind it."""
+    """What is trained to restore. The call does not promise one step: a sampler or a control network fits behind it.
+
+    Attributes:
+        tiling: None runs the networks on whole pictures (training); otherwise they see tiles, ``lq`` may lie on the CPU whatever the
+            networks' device, the output's image is on the CPU, and no gradient flows (docs/adr/0010).
+    """
+
+    tiling: Tiling | None = None
 
     @abstractmethod
     def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None) -> GeneratorOutput:
@@ -80,6 +91,7 @@ class OneStepGenerator(Generator):
         self.scaling_factor = backbone.scaling_factor
         self.prediction_type = schedule.prediction_type
         self._abar = schedule.abar(timestep)
+        self._unet_factor = 2 ** (len(backbone.unet.config.block_out_channels) - 1)
         self.vae = share_frozen(backbone.vae)
         add_lora(
             self.vae,
@@ -107,7 +119,10 @@ class OneStepGenerator(Generator):
 
     def encode(self, lq: Tensor, noise: Noise | None = None) -> Tensor:
         """Return z_L (B, C, h, w), scaled, for ``lq`` (B, 3, H, W) in [-1, 1]."""
-        posterior = self.vae.encode(lq).latent_dist
+        if self.tiling is None:
+            posterior = self.vae.encode(lq).latent_dist
+        else:
+            posterior = DiagonalGaussianDistribution(tiled_encode(self.vae, lq, self.tiling))
         z = posterior.mean
         if noise is not None and self.latent == "sample":
             z = z + posterior.std * noise("posterior", tuple(z.shape[1:])).to(z)
@@ -115,17 +130,28 @@ class OneStepGenerator(Generator):
 
     def one_step(self, z: Tensor, prompt_embeds: Tensor) -> Tensor:
         """Return z_hat = F(z; c_y); x0 comes from abar_T directly, in float32."""
-        t = torch.full((len(z),), self.timestep, device=z.device)
-        eps = self.unet(z, t, prompt_embeds).sample
+
+        def predict(prompt_embeds: Tensor, z: Tensor) -> Tensor:
+            t = torch.full((len(z),), self.timestep, device=z.device)
+            return self.unet(z, t, prompt_embeds).sample
+
+        if self.tiling is None:
+            eps = predict(prompt_embeds, z)
+        else:
+            eps = tiled_denoise(predict, prompt_embeds, z, network=self.unet, tiling=self.tiling, multiple=self._unet_factor)
         return predict_x0(z.float(), eps.float(), self._abar, self.prediction_type)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the image (B, 3, H, W), clamped to [-1, 1], of scaled latents."""
+        if self.tiling is not None:
+            return tiled_decode(self.vae, latent / self.scaling_factor, self.tiling).clamp_(-1, 1)
         dtype = next(self.vae.parameters()).dtype
         return self.vae.decode((latent / self.scaling_factor).to(dtype)).sample.float().clamp(-1, 1)
 
     def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None) -> GeneratorOutput:
-        latent = self.one_step(self.encode(lq.to(next(self.vae.parameters()).dtype), noise), prompt_embeds)
+        if self.tiling is None:  # tiles are cast one by one
+            lq = lq.to(next(self.vae.parameters()).dtype)
+        latent = self.one_step(self.encode(lq, noise), prompt_embeds)
         return GeneratorOutput(image=self.decode(latent), latent=latent)
 
 
