@@ -182,7 +182,7 @@ def test_the_report_task_names_the_missing_setting_and_counts_the_arms(tmp_path:
     with pytest.raises(UserError, match="must be one sweep folder"):
         run(OmegaConf.create({"runs": ["a", "b"]}), tmp_path)
     sweep = make_sweep(tmp_path / "sweep")
-    settings = {"runs": str(sweep), "report": {"title": None, "labels": {"lambda2=0": "[bold]none"}}}
+    settings = {"runs": str(sweep), "target": "html", "report": {"title": None, "labels": {"lambda2=0": "[bold]none"}}}
     figures = run(OmegaConf.create(settings), tmp_path)
     assert figures == {"task": "report", "arms": 4, "done": 2, "failed": 1, "unfinished": 1, "report": str(sweep / "report.html")}
     assert "[bold]none" in capsys.readouterr().out
