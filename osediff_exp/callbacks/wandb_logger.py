@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 from pytorch_lightning.loggers import Logger
 
-from osediff_exp.callbacks.wandb_record import WandbRecord, has_key, read_record, write_record
+from osediff_exp.callbacks.wandb_record import WandbRecord, chosen_mode, read_record, write_record
 from osediff_exp.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from wandb import Run
 
-__all__ = ["WandbRun", "has_key", "log_pictures", "wandb_logger"]
+__all__ = ["WandbRun", "log_pictures", "wandb_logger"]
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def wandb_logger(
     """Return a started W&B run, or None where W&B is disabled or cannot even write to the disk.
 
     Args:
-        mode: ``auto`` is online where a key is found (environment or login), else offline.
+        mode: ``auto`` is what WANDB_MODE says, else online where a key is found (environment or login), else offline.
         init_timeout: seconds after which a run that cannot reach the server goes on offline.
         finish_timeout: seconds that the end of a run waits for a slow or lost server; the rest is sent with ``wandb sync``.
         folder: the run folder; W&B's files lie in its ``wandb/``.
@@ -121,7 +121,8 @@ def wandb_logger(
     """
     if mode not in ("auto", "online", "offline", "disabled"):
         raise UserError(f"logger.wandb.mode={mode} is unknown.{nearest(mode, ['auto', 'online', 'offline', 'disabled'])}")
-    if mode == "disabled":
+    chosen = chosen_mode(mode)
+    if chosen == "disabled":
         return None
     # W&B reports its own faults over the network, and holds a process that ends for 20 s if the server is silent.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -139,7 +140,7 @@ def wandb_logger(
         "reinit": "finish_previous",  # else an arm would log into the run that an arm before it, stopped by a mistake, left open
         "settings": timeouts | {"silent": True, "console": "off"},
     }
-    return _start(mode == "online" or (mode == "auto" and has_key()), arguments)
+    return _start(chosen == "online", arguments)
 
 
 def log_pictures(loggers: list[Logger], pictures: list[tuple[str, Image.Image]], *, step: int) -> None:

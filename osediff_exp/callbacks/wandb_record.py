@@ -58,6 +58,14 @@ def unsent_folders(folder: Path) -> list[Path]:
     return sorted(path for path in found if not any(path.glob("*.wandb.synced")))
 
 
+def chosen_mode(mode: str) -> str:
+    """Return what ``auto`` means here: what WANDB_MODE says, else online with a key and offline without; other modes stay."""
+    if mode != "auto":
+        return mode
+    asked = os.environ.get("WANDB_MODE", "")
+    return asked if asked in ("online", "offline", "disabled") else "online" if has_key() else "offline"
+
+
 def has_key() -> bool:
     """Tell whether a W&B key is there, in the environment or by a login."""
     if os.environ.get("WANDB_API_KEY"):

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from osediff_exp.callbacks.wandb_logger import WandbRun, log_pictures, wandb_logger
-from osediff_exp.callbacks.wandb_record import has_key, read_record, unsent_folders
+from osediff_exp.callbacks.wandb_record import chosen_mode, has_key, read_record, unsent_folders
 from osediff_exp.tasks import arm as arm_module
 from osediff_exp.tasks.arm import Arm, sweep_name, this_arm
 
@@ -135,6 +135,18 @@ def test_a_key_is_found_in_the_environment_or_for_the_host_that_is_used(monkeypa
     monkeypatch.setenv("NETRC", "/nowhere")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert has_key()
+
+
+def test_auto_follows_wandb_mode_and_a_mode_that_is_set_follows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert chosen_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert chosen_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert (chosen_mode("auto"), chosen_mode("online")) == ("offline", "online")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    defaults: dict[str, Any] = {"project": "p", "entity": None, "tags": [], "init_timeout": 1.0}
+    assert wandb_logger(mode="auto", folder=str(tmp_path / "run"), **defaults) is None
+    assert not (tmp_path / "run").exists()
 
 
 # ---- servers

@@ -384,6 +384,7 @@ def test_where_curves_will_go(
     tmp_path: Path, asked: dict[str, str], monkeypatch: pytest.MonkeyPatch, mode: str, key: str, fault: str, status: str, words: str
 ) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.test")
     asked["http://wandb.test"] = fault

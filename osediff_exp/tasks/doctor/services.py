@@ -21,11 +21,11 @@ PATIENCE = 3.0  # seconds for all servers of one check together
 
 def wandb(config: DictConfig, run_dir: Path) -> Check:
     """Where will curves go? W&B is never in the way: without a key or a server a run is logged offline."""
-    from osediff_exp.callbacks.wandb_logger import has_key
+    from osediff_exp.callbacks.wandb_record import chosen_mode, has_key
 
-    mode, keyed = config.logger.wandb.mode, has_key()
-    if mode in ("disabled", "offline") or (mode == "auto" and not keyed):
-        reason = " (no key)" if mode == "auto" else ""
+    mode, keyed = chosen_mode(config.logger.wandb.mode), has_key()
+    if mode in ("disabled", "offline"):
+        reason = " (no key)" if config.logger.wandb.mode == "auto" and not keyed else ""
         return Check("wandb", "ok", f"mode {mode}{reason}: {'nothing is logged' if mode == 'disabled' else 'runs are logged offline'}")
     if not keyed:
         return Check("wandb", "warning", "mode online, but no key: runs will be logged offline", "wandb login, or export WANDB_API_KEY")
