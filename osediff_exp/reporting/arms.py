@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from osediff_exp.reporting.runs import Run
 
 BICUBIC = "bicubic_"
+_WORST_FIRST = ("failed", "unfinished", "partial", "done")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Row:
 
     Attributes:
         label: what people call it.
-        status: done (every seed is), failed (a seed did), unfinished (a seed is, none failed) or reference.
+        status: the worst of its seeds' (failed, unfinished, partial, done), or reference.
         figures: numbers are means over the finished seeds; texts that differ between seeds are joined by ", ".
         settings: config key -> value, for the keys in which the arms differ.
         runs: one per seed, in order of launch.
@@ -41,8 +42,8 @@ class Row:
 
     @property
     def done(self) -> list[Run]:
-        """The finished runs."""
-        return [run for run in self.runs if run.status == "done"]
+        """The runs with figures: those that finished, and those that did part of their job."""
+        return [run for run in self.runs if run.result]
 
     @property
     def run(self) -> Run | None:
@@ -51,7 +52,7 @@ class Row:
 
     @property
     def problems(self) -> list[Run]:
-        """The runs that failed or have not finished."""
+        """The runs that failed, did part of their job or have not finished."""
         return [run for run in self.runs if run.status != "done"]
 
     @property
@@ -83,9 +84,9 @@ def without_seed(run: Run) -> Run:
 
 def make_arm(label: str, runs: tuple[Run, ...], settings: dict[str, str]) -> Row:
     """Return the row of an arm: status, figures and intervals from its runs."""
-    statuses = [run.status for run in runs]
-    status = "failed" if "failed" in statuses else "unfinished" if "unfinished" in statuses else "done"
-    results = [_outputs(run.result) for run in runs if run.status == "done"]
+    statuses = {run.status for run in runs}
+    status = next(status for status in _WORST_FIRST if status in statuses)
+    results = [_outputs(run.result) for run in runs if run.result]
     keys = list(dict.fromkeys(key for result in results for key in result))
     columns = {key: [result[key] for result in results if key in result] for key in keys}
     numbers = {key: [number for value in values if (number := as_number(value)) is not None] for key, values in columns.items()}

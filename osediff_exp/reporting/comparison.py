@@ -12,7 +12,7 @@ from osediff_exp.reporting.figures import Metric, best, metrics_of
 from osediff_exp.reporting.files import write_atomically
 from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
 from osediff_exp.reporting.paper_ablations import Published, published_for
-from osediff_exp.reporting.runs import Run, read_sweep
+from osediff_exp.reporting.runs import Run, jobs_never_started, read_sweep
 from osediff_exp.reporting.settings import ReportSettings
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Comparison:
         published: arm label -> what a paper printed for it.
         config_differences: config key -> value per arm.
         command: the command of the sweep ("" where unknown).
+        go_on_command: the same with the folder that it was given, so that it goes on there.
+        never_started: numbers of the sweep's jobs that have no folder yet.
         notes: lines about what is odd in the settings or the runs.
     """
 
@@ -50,6 +52,8 @@ class Comparison:
     published: dict[str, Published]
     config_differences: dict[str, list[str]]
     command: str
+    go_on_command: str
+    never_started: list[int]
     notes: list[str]
 
     @property
@@ -64,7 +68,7 @@ class Comparison:
 
     @property
     def problems(self) -> list[tuple[Row, Run]]:
-        """The runs that failed or have not finished, with their arm."""
+        """The runs that failed, did part of their job or have not finished, with their arm."""
         return [(row, run) for row in self.arms for run in row.problems]
 
     @property
@@ -129,6 +133,8 @@ def compare(sweep_dir: Path, settings: ReportSettings | None = None) -> Comparis
         published=published,
         config_differences=changed,
         command=sweep_command(sweep_dir),
+        go_on_command=sweep_command(sweep_dir, go_on=True),
+        never_started=jobs_never_started(sweep_dir, runs),
         notes=[note for note in [*unused_names(named, settings.labels), odd, *misnamed, _commits(runs), _repeated(arms)] if note],
     )
 

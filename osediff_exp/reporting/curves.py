@@ -53,6 +53,11 @@ class Axis:
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
 
+def colour_class(place: int) -> str:
+    """Return the style of the arm at ``place``: one of eight colours; the next eight arms have them again, dashed and as rings."""
+    return f"s{place % NUM_COLOURS}{' again' if place // NUM_COLOURS % 2 else ''}"
+
+
 def buckets(points: Curve, max_points: int = _MAX_POINTS) -> list[Bucket]:
     """Sum ``points`` up into at most ``max_points`` buckets of equal count; points that are not finite are left out."""
     finite = [(step, value) for step, value in points if math.isfinite(value)]
@@ -90,7 +95,8 @@ def plot(title: str, series: Sequence[Series], across: str = "step") -> str:
     y = axis(values, _HEIGHT - _BOTTOM, _TOP, margin=0.06, log=min(values) > 0 and max(values) / min(values) > 100)
     body = _frame(x, y, across) + "".join(_curve(one, points, x, y) for one, points in drawn)
     name = escape(f"{title} over {across}s" + (", logarithmic axis" if y.log else ""))
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">{body}</svg>'
+    scales = f'data-x="{_scale(x)}" data-y="{_scale(y)}" data-across="{escape(across)}"'  # for the page's readout under the pointer
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}" {scales}>{body}</svg>'
 
 
 def axis(values: Sequence[float], start: float, end: float, margin: float = 0.0, log: bool = False) -> Axis:
@@ -102,6 +108,10 @@ def axis(values: Sequence[float], start: float, end: float, margin: float = 0.0,
         pad = abs(high) * 0.1 or 1.0
         return Axis(low - pad, high + pad, start, end)
     return Axis(low - margin * (high - low), high + margin * (high - low), start, end)
+
+
+def _scale(axis: Axis) -> str:
+    return f"{axis.low:.8g} {axis.high:.8g} {axis.start} {axis.end}" + (" log" if axis.log else "")
 
 
 def _y_ticks(y: Axis) -> list[float]:
@@ -133,8 +143,8 @@ def _curve(series: Series, points: list[Bucket], x: Axis, y: Axis) -> str:
     shapes.append(f'<polyline points="{line}"/>')
     if len(points) <= 20:
         shapes += [f'<circle cx="{x(b.step):.1f}" cy="{y(b.mean):.1f}" r="3"><title>{_tip(series, b)}</title></circle>' for b in points]
-    dashed = " dashed" if series.place // NUM_COLOURS % 2 else ""
-    return f'<g class="s{series.place % NUM_COLOURS}{dashed}" data-arm="{series.place}">{"".join(shapes)}</g>'
+    data = f'data-arm="{series.place}" data-name="{escape(series.label)}"'
+    return f'<g class="{colour_class(series.place)}" {data}>{"".join(shapes)}</g>'
 
 
 def _tip(series: Series, bucket: Bucket) -> str:

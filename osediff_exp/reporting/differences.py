@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from osediff_exp.errors import nearest
-from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, Interval, holm, mean_interval, sign_flip_test
+from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, Interval, mean_interval, paired_tests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from osediff_exp.reporting.runs import Run
 
 Verdict = Literal["better", "worse", "different", "unclear", "untested"]
+Support = Literal["seeds", "one seed", "not over seeds", "no shared seeds", ""]
 PerImage = dict[str, dict[str, float]]
 
 
@@ -28,18 +29,36 @@ class Difference:
     Attributes:
         interval: the mean over pictures of the per-picture difference (averaged over seeds first), its 95 % interval, n pictures.
         num_seeds: seeds behind each picture's difference.
-        over_seeds: the mean over pictures seed by seed, and its 95 % interval over the seeds that both finished; None with fewer than 2.
+        seeds: the mean over pictures, seed by seed, for the seeds that both finished.
         p: of the paired sign-flip test; None with too few pictures.
-        p_holm: p corrected for all arms and metrics of the table.
-        verdict: better or worse (different, where the metric has no direction) if p_holm < 0.05, else unclear; untested without p.
+        p_adjusted: p adjusted for all arms and metrics of the table.
+        verdict: better or worse (different, where the metric has no direction) if p_adjusted < 0.05, else unclear; untested without p.
     """
 
     interval: Interval
     num_seeds: int
-    p: float | None
-    over_seeds: Interval | None = None
-    p_holm: float | None = None
+    seeds: tuple[float, ...] = ()
+    p: float | None = None
+    p_adjusted: float | None = None
     verdict: Verdict = "untested"
+
+    @property
+    def over_seeds(self) -> Interval | None:
+        """The mean of ``seeds`` and its 95 % interval; None with fewer than 2."""
+        return mean_interval(self.seeds) if len(self.seeds) > 1 else None
+
+    @property
+    def support(self) -> Support:
+        """What a verdict rests on: "seeds" if the interval over seeds leaves out 0 on the same side, else what it lacks.
+
+        The pictures' test speaks about the trained networks at hand; only seeds say what training anew would give. "" without a verdict.
+        """
+        one = self.over_seeds
+        if self.verdict in ("unclear", "untested"):
+            return ""
+        if one is None or one.low is None or one.high is None:
+            return "one seed" if self.num_seeds == 1 else "no shared seeds"
+        return "seeds" if one.low > 0 < self.interval.mean or one.high < 0 > self.interval.mean else "not over seeds"
 
 
 def choose_baseline(arms: Sequence[Row], references: Sequence[Row], wanted: str) -> tuple[Row | None, str]:
@@ -56,33 +75,35 @@ def choose_baseline(arms: Sequence[Row], references: Sequence[Row], wanted: str)
 
 
 def differences_from(baseline: Row | None, arms: Sequence[Row], metrics: Sequence[Metric]) -> dict[tuple[str, str], Difference]:
-    """Return (arm label, metric key) -> difference, for every arm but the baseline; Holm's correction covers them all."""
+    """Return (arm label, metric key) -> difference, for every arm but the baseline; the adjustment of p covers them all."""
     if baseline is None:
         return {}
-    found: dict[tuple[str, str], Difference] = {}
+    found: dict[tuple[str, str], tuple[Difference, dict[str, float]]] = {}
     for arm in (arm for arm in arms if arm is not baseline):
         mine, theirs, num_seeds = _paired_pictures(arm, baseline)
         for metric in metrics:
             values = _per_picture(mine, theirs, metric.key)
             if values:
-                over_seeds = _over_seeds(arm, baseline, metric.key)
-                found[arm.label, metric.key] = Difference(mean_interval(values), num_seeds, sign_flip_test(values), over_seeds)
-    return _corrected(found, {metric.key: metric for metric in metrics})
+                one = Difference(mean_interval(list(values.values())), num_seeds, _by_shared_seed(arm, baseline, metric.key))
+                found[arm.label, metric.key] = one, values
+    return _tested(found, {metric.key: metric for metric in metrics})
 
 
-def _per_picture(mine: PerImage, theirs: PerImage, key: str) -> list[float]:
+def _per_picture(mine: PerImage, theirs: PerImage, key: str) -> dict[str, float]:
     nan = float("nan")
-    values = [mine[name].get(key, nan) - theirs[name].get(key, nan) for name in mine if name in theirs]
-    return [value for value in values if isfinite(value)]
+    values = {name: mine[name].get(key, nan) - theirs[name].get(key, nan) for name in mine if name in theirs}
+    return {name: value for name, value in values.items() if isfinite(value)}
 
 
-def _corrected(found: dict[tuple[str, str], Difference], metrics: Mapping[str, Metric]) -> dict[tuple[str, str], Difference]:
-    tested = [key for key, difference in found.items() if difference.p is not None]
-    adjusted = holm([p for key in tested if (p := found[key].p) is not None])
-    for key, p_holm in zip(tested, adjusted, strict=True):
-        verdict = _verdict(metrics[key[1]], found[key].interval.mean, p_holm)
-        found[key] = replace(found[key], p_holm=p_holm, verdict=verdict)
-    return found
+def _tested(
+    found: Mapping[tuple[str, str], tuple[Difference, dict[str, float]]], metrics: Mapping[str, Metric]
+) -> dict[tuple[str, str], Difference]:
+    tests = paired_tests([values for _, values in found.values()])
+    tested = {}
+    for (key, (one, _)), test in zip(found.items(), tests, strict=True):
+        verdict = _verdict(metrics[key[1]], one.interval.mean, test.p_adjusted) if test else "untested"
+        tested[key] = replace(one, p=test.p, p_adjusted=test.p_adjusted, verdict=verdict) if test else one
+    return tested
 
 
 def _verdict(metric: Metric, mean: float, p: float) -> Verdict:
@@ -104,13 +125,15 @@ def _paired_pictures(arm: Row, baseline: Row) -> tuple[PerImage, PerImage, int]:
     return {name: one[name] for name in names}, {name: other[name] for name in names}, len(chosen)
 
 
-def _over_seeds(arm: Row, baseline: Row, key: str) -> Interval | None:
+def _by_shared_seed(arm: Row, baseline: Row, key: str) -> tuple[float, ...]:
+    """Return the mean difference of every seed that both finished; a reference (bicubic) is the same for every seed."""
     ours, theirs = _by_seed(arm), _by_seed(baseline)
     means = []
-    for seed in ours.keys() & theirs.keys():
-        values = _per_picture(ours[seed].per_image, theirs[seed].per_image, key)
+    for seed, run in ours.items():
+        other = baseline.inputs or (theirs[seed].per_image if seed in theirs else {})
+        values = _per_picture(run.per_image, other, key).values()
         means += [fmean(values)] if values else []
-    return mean_interval(means) if len(means) > 1 else None
+    return tuple(means)
 
 
 def _by_seed(row: Row) -> dict[object, Run]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,14 +37,27 @@ def embed(pictures: Pictures, budget: int = BUDGET) -> Embedded:
     exact, names = _embed_rows(pictures, budget, _exact) if fits else ({}, [])
     if len(names) == len(pictures.names):
         return Embedded(exact, names, "Pictures are stored pixel for pixel (PNG).")
-    for quality, subsampling in _QUALITIES:
-        smaller, names = _embed_rows(pictures, budget, partial(_jpeg, quality=quality, subsampling=subsampling))
-        if len(names) == len(pictures.names):
-            break
+    smaller, names, quality = _as_jpeg(pictures, budget)
     note = f"To keep the page small, pictures are stored as JPEG (quality {quality}, at most {_MAX_SIDE} px)"
     if len(names) < len(pictures.names):
         note += f" and only {len(names)} of {len(pictures.names)} are shown"
     return Embedded(smaller, names, f"{note}; the exact files lie in the run folders.")
+
+
+def _as_jpeg(pictures: Pictures, budget: int) -> tuple[dict[Path, str], list[str], int]:
+    """Return addresses, the names that they cover, and the JPEG quality: the first that fits, else the last with as many rows as fit."""
+    sample = replace(pictures, names=pictures.names[:: max(1, len(pictures.names) - 1)][:2])
+    smaller: dict[Path, str] = {}
+    names: list[str] = []
+    for quality, subsampling in _QUALITIES:
+        encode = partial(_jpeg, quality=quality, subsampling=subsampling)
+        # Two rows tell whether to try the rest: each attempt decodes every picture again.
+        sampled, _ = _embed_rows(sample, budget, encode) if (quality, subsampling) != _QUALITIES[-1] else ({}, [])
+        if sum(map(len, sampled.values())) * len(pictures.names) <= budget * len(sample.names):
+            smaller, names = _embed_rows(pictures, budget, encode)
+        if len(names) == len(pictures.names):
+            break
+    return smaller, names, quality
 
 
 def _embed_rows(pictures: Pictures, budget: int, encode: Callable[[Path], str]) -> tuple[dict[Path, str], list[str]]:

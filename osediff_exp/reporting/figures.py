@@ -63,11 +63,19 @@ def show_interval(metric: Metric, interval: Interval | None) -> str:
 
 
 def show_range(metric: Metric, interval: Interval) -> str:
-    """Write a difference with its interval: "+0.120 [-0.010, +0.250]", one digit finer than the metric."""
-    low, mean, high = (
-        None if value is None else f"{value:+.{metric.digits + 1}f}" for value in (interval.low, interval.mean, interval.high)
-    )
-    return f"{mean} [{low}, {high}]" if low else f"{mean} [no interval]"
+    """Write a difference with its interval: "+0.120 [-0.010, +0.250]"; half the interval's width has two significant digits."""
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:+.{metric.digits + 1}f} [no interval]"
+    digits = _digits(metric, interval)
+    low, mean, high = (f"{value:+.{digits}f}" for value in (interval.low, interval.mean, interval.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def _digits(metric: Metric, interval: Interval) -> int:
+    """Decimals that say as much as the interval knows: at least one, at most one more than the metric's own."""
+    half = interval.half or 0.0
+    most = metric.digits + 1
+    return most if half <= 0 else min(most, max(1, 1 - math.floor(math.log10(half))))
 
 
 def show_p(p: float | None) -> str:
@@ -83,6 +91,11 @@ def metrics_of(results: Iterable[dict[str, Any]]) -> list[Metric]:
     known = {metric.key: metric for metric in _KNOWN}
     others = [key for key in keys if key not in known and f"bicubic_{key}" in keys]
     return [metric for metric in _KNOWN if metric.key in keys] + [Metric(key, key, "unknown", 4, "") for key in others]
+
+
+def metric_named(key: str) -> Metric:
+    """Return the known metric of that key, or one without a direction that goes by its key."""
+    return next((metric for metric in _KNOWN if metric.key == key), Metric(key, key.upper(), "unknown", 4, ""))
 
 
 def best(metric: Metric, values: Sequence[Any]) -> set[int]:

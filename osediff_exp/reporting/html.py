@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from osediff_exp.reporting.commands import run_command
-from osediff_exp.reporting.curves import NUM_COLOURS
+from osediff_exp.reporting.curves import colour_class
 from osediff_exp.reporting.embedding import embed
+from osediff_exp.reporting.figure_tables import cost_table, environment_table, other_figures
 from osediff_exp.reporting.figures import show_figure
+from osediff_exp.reporting.labels import in_short
+from osediff_exp.reporting.page_cards import cards
 from osediff_exp.reporting.page_curves import curve_sections, planes
-from osediff_exp.reporting.page_tables import cards, cost_table, figure_table, published_table, result_cell, strips
-from osediff_exp.reporting.wording import how_tested, method_note
+from osediff_exp.reporting.page_tables import published_table, result_cell, strips
+from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, marks_meaning, method_note, missing_jobs
 
 if TYPE_CHECKING:
     from osediff_exp.reporting.arms import Row
@@ -28,13 +31,15 @@ def render_page(comparison: Comparison, pictures: Pictures) -> str:
     environment = Environment(
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    machines = _of_finished(comparison, environment_table(comparison))
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
-        colour=lambda row: f"s{comparison.rows.index(row) % NUM_COLOURS}",
+        colour=lambda row: colour_class(comparison.rows.index(row)),
         cards=cards(comparison),
         cells=[[result_cell(comparison, place, metric) for metric in comparison.metrics] for place in range(len(comparison.rows))],
         strips=strips(comparison),
         how_tested=how_tested(comparison),
+        marks_meaning=marks_meaning(comparison),
         method_note=method_note(comparison),
         published=published_table(comparison),
         planes=planes(comparison),
@@ -43,12 +48,24 @@ def render_page(comparison: Comparison, pictures: Pictures) -> str:
         embedded=embed(pictures),
         figures=_figures_of_pictures(pictures, comparison.metrics),
         costs=cost_table(comparison),
-        others=figure_table(comparison, environment=False),
-        machines=figure_table(comparison, environment=True),
+        others=other_figures(comparison),
+        configurations=in_short(comparison.config_differences),
+        shared_machines={key: values[0] for key, values in machines.items() if len(set(values)) == 1},
+        own_machines={key: values for key, values in machines.items() if len(set(values)) > 1},
+        unfinished=[(row, run, last_words(run)) for row, run in comparison.problems],
+        never_started=missing_jobs(comparison.never_started),
+        how_to_go_on=how_to_go_on(comparison),
         commands=[(row, run, command) for row in comparison.arms for run in row.runs if (command := run_command(run))],
         summary=_summary(comparison, pictures),
         show_figure=show_figure,
     )
+
+
+def _of_finished(comparison: Comparison, table: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Leave out arms without figures where all others agree: what an unfinished arm has not said is no difference."""
+    done = [place for place, row in enumerate(comparison.arms) if row.done]
+    agreed = {key: {values[place] for place in done} for key, values in table.items()}
+    return {key: [*agreed[key]] * len(values) if len(agreed[key]) == 1 else values for key, values in table.items()}
 
 
 def _summary(comparison: Comparison, pictures: Pictures) -> list[str]:

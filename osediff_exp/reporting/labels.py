@@ -64,6 +64,28 @@ def differing_config(runs: Sequence[Run]) -> dict[str, list[str]]:
     return table
 
 
+def in_short(table: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Return ``table`` (of :func:`differing_config`) with a part that some arms lack ("loss.terms.gan") as one line, settings counted."""
+    short: dict[str, list[str]] = {}
+    for key in table:
+        parts = key.split(".")
+        nodes = (".".join(parts[:length]) for length in range(1, len(parts)))
+        node = next((node for node in nodes if _comes_as_one(table, node)), "")
+        if node:
+            below = [values for other, values in table.items() if other.startswith(f"{node}.")]
+            short[node] = [f"{len(below)} settings" if text != "-" else "-" for text in below[0]]
+        else:
+            short[key] = table[key]
+    return short
+
+
+def _comes_as_one(table: Mapping[str, list[str]], node: str) -> bool:
+    """Whether arms have all or none of the keys below ``node``, and those that have them agree in every value."""
+    below = [values for key, values in table.items() if key.startswith(f"{node}.")]
+    absent = {tuple(value == "-" for value in values) for values in below}
+    return len(below) > 1 and len(absent) == 1 and True in next(iter(absent)) and all(len(set(values) - {"-"}) == 1 for values in below)
+
+
 def says_nothing(key: str) -> bool:
     """Tell whether a key cannot change a run's figures: ``report`` describes the page, ``resume`` and ``fresh`` how it was started."""
     return key in ("resume", "fresh") or key.startswith("report.")

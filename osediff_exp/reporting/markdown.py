@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from osediff_exp.reporting.commands import run_command
-from osediff_exp.reporting.figures import show_figure, show_interval
-from osediff_exp.reporting.wording import how_tested, method_note, show_difference
+from osediff_exp.reporting.figure_tables import cost_table, environment_table
+from osediff_exp.reporting.figures import metric_named, show_figure, show_interval
+from osediff_exp.reporting.labels import in_short
+from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, method_note, missing_jobs, show_claim, show_difference
 
 if TYPE_CHECKING:
     from osediff_exp.reporting.comparison import Comparison, Row
@@ -17,20 +19,23 @@ _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<
 
 
 def render_markdown(comparison: Comparison, *, has_grid: bool) -> str:
-    """Return title, question, table (best in bold), differences, published values, failures, pictures, command and commit."""
+    """Return the sections of the page, in short: question, what has not finished, table (best in bold), differences, published values,
+    pictures, cost, configurations, environment, command and commit.
+    """
     parts = [
         f"# {escape(comparison.title)}",
         escape(comparison.question),
+        _problems(comparison),
         _table(comparison),
         _legend(comparison),
         _differences(comparison),
         _published(comparison),
         "\n".join(f"- note: {escape(note)}" for note in comparison.notes),
-        _problems(comparison),
     ]
     if has_grid:
         parts.append(f"![The same pictures restored by every arm](<{comparison.grid.name}>)")
-    parts += [_origin(comparison), f"The whole report: [{comparison.page.name}]({comparison.page.name})"]
+    parts += [_costs(comparison), _configurations(comparison), _environment(comparison), _origin(comparison)]
+    parts += [f"The whole report: [{comparison.page.name}]({comparison.page.name})"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -85,32 +90,53 @@ def _differences(comparison: Comparison) -> str:
             cells = [escape(show_difference(metric, one)) for metric, one in zip(comparison.metrics, found, strict=True)]
             lines.append([escape(row.label), *(_verdict(text, one) for text, one in zip(cells, found, strict=True))])
     heading = f"## Differences from {escape(comparison.baseline.label)}"
-    return "\n\n".join([heading, _markdown(["Arm", *_headings(comparison)], lines), escape(how_tested(comparison))])
+    return "\n\n".join([heading, _markdown(["Arm", *_headings(comparison)], lines), escape(" ".join(how_tested(comparison)))])
 
 
 def _verdict(text: str, difference: Difference | None) -> str:
-    return f"**{text}** ({difference.verdict})" if difference and difference.verdict in ("better", "worse", "different") else text
+    """Make bold what is established; say beside the rest of the significant what it lacks."""
+    claim = show_claim(difference) if difference else ""
+    bold = difference is not None and difference.support == "seeds"
+    return (f"**{text}**" if bold else text) + (f" ({claim})" if claim else "")
 
 
 def _published(comparison: Comparison) -> str:
     if not comparison.published:
         return ""
-    keys = list(dict.fromkeys(key for row in comparison.published.values() for key in row.figures))
-    titles = {metric.key: metric.title for metric in comparison.metrics}
+    metrics = [metric_named(key) for key in dict.fromkeys(key for row in comparison.published.values() for key in row.figures)]
     lines = [
-        [
-            f"{escape(label)}: {escape(row.name)}",
-            *(f"{row.figures[key]:g}" if key in row.figures else "-" for key in keys),
-            escape(row.source),
-        ]
+        [f"{escape(label)}: {escape(row.name)}", *(metric.show(row.figures.get(metric.key)) for metric in metrics), escape(row.source)]
         for label, row in comparison.published.items()
     ]
-    return "## Published values\n\n" + _markdown(["Arm", *(escape(titles.get(key, key.upper())) for key in keys), "Source"], lines)
+    heading = ["Arm", *(f"{escape(metric.title)} {metric.arrow}".strip() for metric in metrics), "Source"]
+    return "## Published values\n\n" + _markdown(heading, lines)
 
 
 def _problems(comparison: Comparison) -> str:
-    lines = [f"- {escape(row.label)}: {escape(run.error)}" for row, run in comparison.problems if run.status == "failed"]
-    return "\n".join(["Failed arms:", "", *lines] if lines else [])
+    seeds = {id(run): f", seed {run.seed}" if len(row.runs) > 1 else "" for row, run in comparison.problems}
+    lines = [f"- {escape(row.label)}{seeds[id(run)]}: {run.status}: {escape(last_words(run))}" for row, run in comparison.problems]
+    lines += [f"- {text}" for text in [missing_jobs(comparison.never_started)] if text]
+    if not lines:
+        return ""
+    command = f"\n\n    {comparison.go_on_command}" if comparison.go_on_command else ""
+    return "\n".join(["## Not finished", "", *lines, "", how_to_go_on(comparison)]) + command
+
+
+def _costs(comparison: Comparison) -> str:
+    table = cost_table(comparison)
+    lines = [[escape(row.label), *(values[place][0] for values in table.values())] for place, row in enumerate(comparison.arms)]
+    return "## Cost\n\n" + _markdown(["Arm", *table], lines) if table else ""
+
+
+def _configurations(comparison: Comparison) -> str:
+    """Return the keys in which the arms differ, a line per key: a configuration has more keys than a sweep has arms."""
+    lines = [[f"`{key}`", *(escape(value) for value in values)] for key, values in in_short(comparison.config_differences).items()]
+    return "## Configurations\n\n" + _markdown(["Key", *(escape(row.label) for row in comparison.arms)], lines) if lines else ""
+
+
+def _environment(comparison: Comparison) -> str:
+    texts = [f"- {key}: {'; '.join(dict.fromkeys(map(escape, values)))}" for key, values in environment_table(comparison).items()]
+    return "\n".join(["## Environment", "", *texts]) if texts else ""
 
 
 def _origin(comparison: Comparison) -> str:

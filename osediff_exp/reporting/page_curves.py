@@ -15,6 +15,8 @@ from osediff_exp.reporting.figures import Metric, as_number
 from osediff_exp.reporting.plane import Point, plane
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from osediff_exp.reporting.arms import Row
     from osediff_exp.reporting.comparison import Comparison
     from osediff_exp.reporting.runs import Curve
@@ -35,11 +37,12 @@ _PERCEPTION = ("niqe", "musiq", "maniqa", "clipiqa")
 
 @dataclass(frozen=True)
 class Plot:
-    """An SVG with its heading and, where the key says too little, a sentence."""
+    """An SVG with its heading, a sentence where the heading says too little, and the key that the figure is logged under."""
 
     title: str
     svg: Markup
     meaning: str = ""
+    key: str = ""
 
 
 def curve_sections(comparison: Comparison) -> list[tuple[str, list[Plot]]]:
@@ -52,7 +55,7 @@ def curve_sections(comparison: Comparison) -> list[tuple[str, list[Plot]]]:
         series = [Series(_name(row, run.seed), place, run.curves[key]) for place, row in rows for run in row.runs if key in run.curves]
         svg = plot(key, series)
         if svg:
-            sections[_section(key)].append(Plot(key, Markup(svg), _meaning(key)))
+            sections[_section(key)].append(Plot(_title(key, comparison.metrics), Markup(svg), _meaning(key), key))
     sections["VSD diagnostics"] += _score_loss_by_timestep(comparison)
     return [(name, plots) for name, plots in sections.items() if plots]
 
@@ -102,7 +105,13 @@ def _section(key: str) -> str:
         return "VSD diagnostics"
     if last in _LOSSES or ("loss" in last and "/" not in last):
         return "Training losses"
-    return "VSD diagnostics" if any(word in key for word in _DIAGNOSTICS) else "Training"
+    return "VSD diagnostics" if any(word in key for word in _DIAGNOSTICS) and not last.startswith("lr/") else "Training"
+
+
+def _title(key: str, metrics: Sequence[Metric]) -> str:
+    """Head a validation curve with its metric's name and direction, any other with its key."""
+    metric = next((metric for metric in metrics if key == f"val/{metric.key}"), None)
+    return f"{metric.title} {metric.arrow}".strip() if metric else key
 
 
 def _bucket_start(key: str) -> int:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from osediff_exp.reporting.figures import Metric, as_number, show_figure, show_interval, show_range
-from osediff_exp.reporting.wording import show_difference, show_over_seeds, show_test
+from osediff_exp.reporting.figures import Metric, as_number, metric_named, show_interval, show_range
+from osediff_exp.reporting.wording import show_claim, show_difference, show_over_seeds, show_test
 
 if TYPE_CHECKING:
     from osediff_exp.reporting.arms import Row
     from osediff_exp.reporting.comparison import Comparison
     from osediff_exp.reporting.differences import Difference
 
-_ENVIRONMENT = ("task", "version", "commit", "machine", "device", "python", "torch", "backbone_fingerprint")
-# The costs people ask for, in this order, with their headings; other numbers stand under "other figures".
-_COSTS = {
-    "train_seconds": "Training",
-    "seconds": "Whole run",
-    "peak_memory_gib": "Peak memory (GiB)",
-    "params_trainable": "Trainable parameters",
-    "trainable_parameters": "Trainable parameters",
-    "params_trainable_generator": "... of the generator",
-    "train_images_per_second": "Images/s (training)",
-    "images_per_second": "Images/s",
+# By verdict and whether it is established over seeds; signs differ in shape, so that they need no colour.
+_MARKS = {
+    ("better", True): "\u25b2",
+    ("better", False): "\u25b3",
+    ("worse", True): "\u25bc",
+    ("worse", False): "\u25bd",
+    ("different", True): "\u25c6",
+    ("different", False): "\u25c7",
 }
-_SHORT_COMMIT = 10
 
 
 @dataclass(frozen=True)
@@ -37,33 +33,36 @@ class Cell:
     sort: str = ""
     best: bool = False
     verdict: str = ""
+    support: str = ""
     test: str = ""
     published: str = ""
+
+    @property
+    def mark(self) -> str:
+        """A sign for what the test says: filled if it is established over seeds, hollow if it holds for these networks only."""
+        return _MARKS.get((self.verdict, self.support == "seeds"), "")
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A difference and its interval to draw: ends and mean in [-1, 1] of the column's largest extent."""
+    """A difference and its interval to draw: ends and mean in [-1, 1] of the column's largest extent; ``seeds`` are dots beside it.
 
-    text: str
+    A seed that lies farther out than the drawing stands at its edge.
+    """
+
+    mean_text: str
+    range_text: str
     test: str
     n: int
-    seeds: str
+    seeds_text: str
     verdict: str
+    support: str
+    claim: str
+    mark: str
     low: float
     mean: float
     high: float
-
-
-@dataclass(frozen=True)
-class Card:
-    """The winner in one metric and what may be said about it."""
-
-    metric: Metric
-    value: str
-    arms: list[Row]
-    verdict: str
-    lines: list[str] = field(default_factory=list)
+    seeds: list[float]
 
 
 def result_cell(comparison: Comparison, place: int, metric: Metric) -> Cell:
@@ -82,7 +81,8 @@ def result_cell(comparison: Comparison, place: int, metric: Metric) -> Cell:
         sort=repr(value),
         best=place in comparison.best[metric.key],
         verdict=difference.verdict if difference else "",
-        test=show_difference(metric, difference) if difference else "",
+        support=difference.support if difference else "",
+        test=_test(metric, difference) if difference else "",
         published="" if printed is None else metric.show(printed),
     )
 
@@ -101,45 +101,16 @@ def strips(comparison: Comparison) -> list[tuple[Row, list[Strip | None]]]:
     return table
 
 
-def cards(comparison: Comparison) -> list[Card]:
-    """Return metric by metric the best arms, where at least two arms can be compared, and whether the lead is more than chance."""
-    if sum(bool(row.done) for row in comparison.arms) < 2:
-        return []
-    return [_card(comparison, metric) for metric in comparison.metrics if comparison.best[metric.key]]
-
-
 def published_table(comparison: Comparison) -> tuple[list[str], list[tuple[str, str, str, list[tuple[str, str]]]]]:
     """Return headings and, per arm, (label, published name, source and note, [(measured, published)])."""
-    known = {metric.key: metric for metric in comparison.metrics}
-    keys = list(dict.fromkeys(key for row in comparison.published.values() for key in row.figures))
+    metrics = [metric_named(key) for key in dict.fromkeys(key for row in comparison.published.values() for key in row.figures)]
     lines = []
     for row in comparison.arms:
         one = comparison.published.get(row.label)
         if one:
-            pairs = [(_measured(row, known.get(key)), f"{one.figures[key]:g}" if key in one.figures else "-") for key in keys]
+            pairs = [(show_interval(m, row.intervals.get(m.key)), m.show(one.figures.get(m.key))) for m in metrics]
             lines.append((row.label, one.name, ", ".join(filter(None, [one.source, one.note])), pairs))
-    return [f"{known[key].title} {known[key].arrow}".strip() if key in known else key.upper() for key in keys], lines
-
-
-def cost_table(comparison: Comparison) -> dict[str, list[tuple[str, str]]]:
-    """Return heading -> (text, sort key) per arm for time, memory, parameters and speed, means over seeds."""
-    table: dict[str, list[tuple[str, str]]] = {}
-    for key, title in _COSTS.items():
-        values = [row.figures.get(key) for row in comparison.arms]
-        if title not in table and any(value is not None for value in values):
-            table[title] = [(_cost(key, value), repr(number) if (number := as_number(value)) is not None else "") for value in values]
-    return table
-
-
-def figure_table(comparison: Comparison, *, environment: bool) -> dict[str, list[str]]:
-    """Return figure -> text per arm: texts and the known names describe the environment, the rest are other figures."""
-    shown = {metric.key for metric in comparison.metrics} | _COSTS.keys()
-    table = {}
-    for key in dict.fromkeys(key for row in comparison.arms for key in row.figures if key not in shown):
-        values = [row.figures.get(key) for row in comparison.arms]
-        if (key in _ENVIRONMENT or all(as_number(value) is None for value in values)) == environment:
-            table[key] = [_short_commit(value) if key == "commit" else show_figure(key, value) for value in values]
-    return table
+    return [f"{metric.title} {metric.arrow}".strip() for metric in metrics], lines
 
 
 def _extent(difference: Difference) -> float:
@@ -147,53 +118,26 @@ def _extent(difference: Difference) -> float:
     return max(abs(end) for end in (interval.mean, interval.low, interval.high) if end is not None)
 
 
+def _test(metric: Metric, difference: Difference) -> str:
+    return ": ".join(filter(None, [show_claim(difference), show_difference(metric, difference)]))
+
+
 def _strip(metric: Metric, difference: Difference, scale: float) -> Strip:
     interval = difference.interval
     low, mean, high = (interval.mean / scale if end is None else end / scale for end in (interval.low, interval.mean, interval.high))
+    mean_text, _, range_text = show_range(metric, interval).partition(" ")
     return Strip(
-        show_range(metric, interval),
-        show_test(difference),
-        interval.n,
-        show_over_seeds(metric, difference),
-        difference.verdict,
-        low,
-        mean,
-        high,
+        mean_text=mean_text,
+        range_text=range_text,
+        test=show_test(difference),
+        n=interval.n,
+        seeds_text=show_over_seeds(metric, difference),
+        verdict=difference.verdict,
+        support=difference.support,
+        claim=show_claim(difference),
+        mark=_MARKS.get((difference.verdict, difference.support == "seeds"), ""),
+        low=low,
+        mean=mean,
+        high=high,
+        seeds=[max(-1.0, min(1.0, seed / scale)) for seed in difference.seeds] if len(difference.seeds) > 1 else [],
     )
-
-
-def _card(comparison: Comparison, metric: Metric) -> Card:
-    places = sorted(comparison.best[metric.key])
-    arms = [comparison.rows[place] for place in places]
-    value = show_interval(metric, arms[0].intervals.get(metric.key))
-    baseline, rest = comparison.baseline, {label: one for (label, key), one in comparison.differences.items() if key == metric.key}
-    if baseline is None or not rest:
-        return Card(metric, value, arms, "untested", ["not tested"])
-    if arms[0] is baseline:
-        if all(one.verdict == "untested" for one in rest.values()):
-            return Card(metric, value, arms, "untested", ["the baseline itself", "too few pictures for a test"])
-        worse = sum(one.verdict == "worse" for one in rest.values())
-        verdict = "better" if worse == len(rest) else "unclear"
-        return Card(metric, value, arms, verdict, ["the baseline itself", f"{worse} of {len(rest)} other arms significantly worse"])
-    difference = rest.get(arms[0].label)
-    if difference is None:
-        return Card(metric, value, arms, "untested", ["not tested"])
-    heading = {
-        "better": f"better than {baseline.label}",
-        "worse": f"worse than {baseline.label}",
-        "unclear": f"no clear difference from {baseline.label}",
-        "untested": f"against {baseline.label}, too few pictures for a test",
-    }.get(difference.verdict, f"differs from {baseline.label}")
-    return Card(metric, value, arms, difference.verdict, [heading, show_difference(metric, difference)])
-
-
-def _measured(row: Row, metric: Metric | None) -> str:
-    return "-" if metric is None else show_interval(metric, row.intervals.get(metric.key))
-
-
-def _cost(key: str, value: Any) -> str:
-    return f"{number:.2f}" if key == "peak_memory_gib" and (number := as_number(value)) is not None else show_figure(key, value)
-
-
-def _short_commit(value: Any) -> str:
-    return ", ".join(text[:_SHORT_COMMIT] + ("+" if "dirty" in text else "") for text in str(value).split(", ")) if value else "-"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from osediff_exp.reporting.curves import NUM_COLOURS, Axis, axis, short, ticks
+from osediff_exp.reporting.curves import Axis, axis, colour_class, short, ticks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ _WIDTH, _HEIGHT = 560, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 24, 50
 _LINE = 15  # pixels between two labels
 _CHARACTER = 7.2  # pixels that a character of a label is wide, about
+_RISES = (2, -16, 17, -31, 32, -46, 47, -61, 62, -76, 77)  # how far above its dot a name may stand, best first
 
 
 @dataclass(frozen=True)
@@ -35,32 +36,13 @@ def plane(x_metric: Metric, y_metric: Metric, points: Sequence[Point]) -> str:
     """Return the SVG: a dot with its intervals per arm, small dots for its seeds, names beside them; "" without points."""
     if not points:
         return ""
-    x = axis([v for p in points for v in _extent(p.x, [s[0] for s in p.seeds])], _LEFT, _WIDTH - _RIGHT, margin=0.12)
-    y = axis([v for p in points for v in _extent(p.y, [s[1] for s in p.seeds])], _HEIGHT - _BOTTOM, _TOP, margin=0.12)
-    heights = _spread([y(p.y.mean) for p in points])
-    body = _frame(x, y, x_metric, y_metric) + "".join(_point(p, x, y, height) for p, height in zip(points, heights, strict=True))
+    # Means and seeds set the scale, not the intervals: that of two seeds is 13 times as long as their distance.
+    x = axis([v for p in points for v in (p.x.mean, *(seed[0] for seed in p.seeds))], _LEFT, _WIDTH - _RIGHT, margin=0.16)
+    y = axis([v for p in points for v in (p.y.mean, *(seed[1] for seed in p.seeds))], _HEIGHT - _BOTTOM, _TOP, margin=0.16)
+    bars, dots = "".join(_bars(p, x, y) for p in points), "".join(_dots(p, x, y) for p in points)
+    body = _frame(x, y, x_metric, y_metric) + bars + dots + "".join(_names(points, x, y))
     name = escape(f"{y_metric.title} against {x_metric.title}, one dot per arm")
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">{body}</svg>'
-
-
-def _extent(interval: Interval, seeds: Sequence[float]) -> list[float]:
-    ends = [interval.low, interval.high]
-    return [interval.mean, *seeds, *(end for end in ends if end is not None)]
-
-
-def _spread(heights: Sequence[float]) -> list[float]:
-    """Return the heights of the labels: as near to their dots as a line's distance between them allows, inside the frame."""
-    order = sorted(range(len(heights)), key=lambda place: heights[place])
-    placed = list(heights)
-    lowest = float(_TOP)
-    for place in order:
-        placed[place] = lowest = max(heights[place], lowest)
-        lowest += _LINE
-    highest = float(_HEIGHT - _BOTTOM)
-    for place in reversed(order):
-        placed[place] = highest = min(placed[place], highest)
-        highest -= _LINE
-    return placed
 
 
 def _frame(x: Axis, y: Axis, x_metric: Metric, y_metric: Metric) -> str:
@@ -82,19 +64,70 @@ def _frame(x: Axis, y: Axis, x_metric: Metric, y_metric: Metric) -> str:
     return "".join(parts)
 
 
-def _point(p: Point, x: Axis, y: Axis, height: float) -> str:
-    cx, cy = x(p.x.mean), y(p.y.mean)
-    parts = [f"<title>{escape(p.label)}: {p.x.mean:.4g}, {p.y.mean:.4g}</title>"]
+def _bars(p: Point, x: Axis, y: Axis) -> str:
+    """Draw both intervals, cut at the frame."""
+    cx, cy, parts = x(p.x.mean), y(p.y.mean), []
     if p.x.low is not None and p.x.high is not None:
-        parts.append(f'<line class="bar" x1="{x(p.x.low):.1f}" x2="{x(p.x.high):.1f}" y1="{cy:.1f}" y2="{cy:.1f}"/>')
+        left, right = max(x(p.x.low), _LEFT), min(x(p.x.high), _WIDTH - _RIGHT)
+        parts.append(f'<line class="bar" x1="{left:.1f}" x2="{right:.1f}" y1="{cy:.1f}" y2="{cy:.1f}"/>')
     if p.y.low is not None and p.y.high is not None:
-        parts.append(f'<line class="bar" x1="{cx:.1f}" x2="{cx:.1f}" y1="{y(p.y.low):.1f}" y2="{y(p.y.high):.1f}"/>')
-    parts += [f'<circle class="seed" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3"/>' for a, b in p.seeds if len(p.seeds) > 1]
-    parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6"/>')
-    right = cx + 9 + _CHARACTER * len(p.label) < _WIDTH
-    at, anchor = (cx + 9, "start") if right else (cx - 9, "end")
-    if abs(height - cy) > 3:
-        parts.append(f'<line class="leader" x1="{cx:.1f}" y1="{cy:.1f}" x2="{at:.1f}" y2="{height - 8:.1f}"/>')
-    # A little above the dot: a bar through the name would read as struck out.
-    parts.append(f'<text class="name" x="{at:.1f}" y="{height - 7:.1f}" text-anchor="{anchor}">{escape(p.label)}</text>')
-    return f'<g class="s{p.place % NUM_COLOURS}" data-arm="{p.place}">{"".join(parts)}</g>'
+        bottom, top = min(y(p.y.low), _HEIGHT - _BOTTOM), max(y(p.y.high), _TOP)
+        parts.append(f'<line class="bar" x1="{cx:.1f}" x2="{cx:.1f}" y1="{bottom:.1f}" y2="{top:.1f}"/>')
+    return _group(p, parts)
+
+
+def _dots(p: Point, x: Axis, y: Axis) -> str:
+    parts = [f"<title>{escape(p.label)}: {p.x.mean:.4g}, {p.y.mean:.4g}</title>"]
+    for a, b in p.seeds if len(p.seeds) > 1 else []:
+        parts.append(f'<line class="spoke" x1="{x(p.x.mean):.1f}" y1="{y(p.y.mean):.1f}" x2="{x(a):.1f}" y2="{y(b):.1f}"/>')
+        parts.append(f'<circle class="seed" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3.5"/>')
+    return _group(p, [*parts, f'<circle cx="{x(p.x.mean):.1f}" cy="{y(p.y.mean):.1f}" r="6.5"/>'])
+
+
+def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[str]:
+    """Write every name near its dot where it covers no dot and no other name, with a line to the dot if that is some way off."""
+    taken = [_Box(x(a) - 7, y(b) - 7, x(a) + 7, y(b) + 7) for p in points for a, b in [(p.x.mean, p.y.mean), *p.seeds]]
+    drawn = []
+    for p in sorted(points, key=lambda p: y(p.y.mean)):
+        cx, cy = x(p.x.mean), y(p.y.mean)
+        places = [_Box.beside(cx, cy, _CHARACTER * len(p.label), right=right, rise=rise) for rise in _RISES for right in (True, False)]
+        inside = [box for box in places if box.is_inside]
+        box = min(inside or places, key=lambda box: sum(box.overlap(other) for other in taken))  # the first of equals: the nearest
+        taken.append(box)
+        at, anchor = (box.left, "start") if box.left > cx else (box.right, "end")
+        baseline = box.bottom - 4
+        far = abs(baseline - cy) > 20
+        parts = [f'<line class="leader" x1="{cx:.1f}" y1="{cy:.1f}" x2="{at:.1f}" y2="{baseline - 4:.1f}"/>'] if far else []
+        parts.append(f'<text class="name" x="{at:.1f}" y="{baseline:.1f}" text-anchor="{anchor}">{escape(p.label)}</text>')
+        drawn.append(_group(p, parts))
+    return drawn
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Where a name or a dot stands, in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @classmethod
+    def beside(cls, cx: float, cy: float, width: float, *, right: bool, rise: float) -> _Box:
+        """Return the box of a name right or left of a dot, ``rise`` pixels above it: a bar through a name would read as struck out."""
+        left = cx + 10 if right else cx - 10 - width
+        return cls(left, cy - rise - _LINE, left + width, cy - rise)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the box lies on the drawing; it may stand above and right of the frame."""
+        return self.left >= _LEFT and self.right <= _WIDTH and self.top >= 0 and self.bottom <= _HEIGHT - _BOTTOM
+
+    def overlap(self, other: _Box) -> float:
+        wide = min(self.right, other.right) - max(self.left, other.left)
+        high = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(0.0, wide) * max(0.0, high)
+
+
+def _group(p: Point, parts: Sequence[str]) -> str:
+    return f'<g class="{colour_class(p.place)}" data-arm="{p.place}">{"".join(parts)}</g>' if parts else ""

@@ -6,26 +6,27 @@ the report of the other arms.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from osediff_exp.errors import UserError
+from osediff_exp.reporting.run_tables import Curve, current, read_curves, read_per_image
 
-Status = Literal["done", "failed", "unfinished"]
-Curve = list[tuple[float, float]]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Status = Literal["done", "partial", "failed", "unfinished"]
 
 _MARKS = (".hydra", "result.json", "error.txt", "metrics.csv")
 _MAX_DEPTH = 4  # an override such as loss/terms=mse puts a slash, so a level more, into the folder's name
-# Figures of older run folders, under the names that they have today.
-_OLD_KEY = re.compile(r"\b(bicubic_)?(psnr|ssim)_y$")
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -35,7 +36,8 @@ class Run:
 
     Attributes:
         folder: where it lies; ``name`` is its path inside the sweep folder.
-        status: done (has ``result.json``), failed (has ``error.txt``) or unfinished (has neither).
+        status: done (has ``result.json``), partial (has ``error.txt`` too: it did part of its job, and its figures count), failed (has only
+            ``error.txt``) or unfinished (has neither).
         overrides: the run's command-line overrides, one ``key=value`` each.
         config: the composed config as plain nested dicts.
         result: the figures of ``result.json``.
@@ -44,6 +46,7 @@ class Run:
         per_image: picture name -> metric -> value.
         pictures: lq, bicubic, hq, output -> picture name -> file.
         output_step: step of the output pictures where the final ones are missing, else None.
+        last_written: when an unfinished run last wrote a log or a checkpoint (local time), "" for others.
     """
 
     folder: Path
@@ -57,6 +60,7 @@ class Run:
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
     pictures: dict[str, dict[str, Path]] = field(default_factory=dict)
     output_step: int | None = None
+    last_written: str = ""
 
     @property
     def seed(self) -> Any:
@@ -92,20 +96,30 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """Read one run folder; missing or damaged parts come back empty."""
     result, damage = _read_result(folder / "result.json")
     error = _last_line(folder / "error.txt") or damage
+    status = _status(result, error)
     outputs, output_step = _outputs(folder / "images")
     return Run(
         folder=folder,
         name=name or folder.name,
-        status="done" if result else "failed" if error else "unfinished",
+        status=status,
         overrides=tuple(str(item) for item in read_yaml(folder / ".hydra" / "overrides.yaml") or ()),
         config=read_yaml(folder / "config.yaml") or read_yaml(folder / ".hydra" / "config.yaml") or {},
         result=result,
-        error="" if result else error,
-        curves=_read_curves(folder / "metrics.csv"),
-        per_image=_read_per_image(folder / "per_image.csv"),
+        error=error,
+        curves=read_curves(folder / "metrics.csv"),
+        per_image=read_per_image(folder / "per_image.csv"),
         pictures={kind: _pngs(folder / "images" / kind) for kind in ("lq", "bicubic", "hq")} | {"output": outputs},
         output_step=output_step,
+        last_written=_last_written(folder) if status == "unfinished" else "",
     )
+
+
+def jobs_never_started(sweep_dir: Path, runs: Sequence[Run]) -> list[int]:
+    """Return the numbers of the sweep's jobs that left no folder; without a ``sweep.json`` that counts the jobs, nothing is missing."""
+    record = _read_json(sweep_dir / "sweep.json")
+    planned = record.get("num_arms") if isinstance(record, dict) else None
+    begun = {int(number.group()) for run in runs if (number := re.match(r"\d+", run.name))}
+    return [number for number in range(planned if isinstance(planned, int) else 0) if number not in begun]
 
 
 def read_yaml(path: Path) -> Any:
@@ -113,6 +127,25 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+
+
+def _status(result: dict[str, Any], error: str) -> Status:
+    if result:
+        return "partial" if error else "done"
+    return "failed" if error else "unfinished"
+
+
+def _last_written(folder: Path) -> str:
+    names = ("metrics.csv", "checkpoints/last.ckpt", "config.yaml")
+    times = [(folder / name).stat().st_mtime for name in names if (folder / name).is_file()]
+    return datetime.fromtimestamp(max(times)).strftime("%Y-%m-%d %H:%M:%S") if times else ""
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
 
 
@@ -147,11 +180,7 @@ def _read_result(path: Path) -> tuple[dict[str, Any], str]:
         return {}, f"result.json cannot be read: {error}"
     if not isinstance(result, dict) or not result:
         return {}, "result.json holds no figures"
-    return {_current(key): value for key, value in result.items()}, ""
-
-
-def _current(key: str) -> str:
-    return _OLD_KEY.sub(lambda match: (match[1] or "") + match[2], key)
+    return {current(key): value for key, value in result.items()}, ""
 
 
 def _last_line(path: Path) -> str:
@@ -160,54 +189,6 @@ def _last_line(path: Path) -> str:
     except OSError:
         return ""
     return lines[-1].strip() if lines else "failed without a message"
-
-
-def _lines(path: Path) -> list[list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            return list(csv.reader(file))
-    except (OSError, csv.Error):
-        return []
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            return list(csv.DictReader(file, restval=""))
-    except (OSError, csv.Error):
-        return []
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
-
-
-def _read_curves(path: Path) -> dict[str, Curve]:
-    # Column by column: a long training has hundreds of thousands of cells, and a report is written after every run of a sweep.
-    lines = _lines(path)
-    header = lines[0] if lines else []
-    if "step" not in header:
-        return {}
-    at = header.index("step")
-    rows = [(step, line) for line in lines[1:] if len(line) > at and (step := _number(line[at])) is not None and math.isfinite(step)]
-    rows.sort(key=lambda row: row[0])
-    curves = {}
-    for place, key in enumerate(header):
-        points = [(step, value) for step, line in rows if place < len(line) and (value := _number(line[place])) is not None]
-        if points and key not in ("step", "epoch"):
-            curves[_current(key)] = points
-    return curves
-
-
-def _read_per_image(path: Path) -> dict[str, dict[str, float]]:
-    table = {}
-    for row in _rows(path):
-        values = {_current(key): _number(text) for key, text in row.items() if isinstance(key, str) and key != "name"}
-        table[str(row.get("name", ""))] = {key: value for key, value in values.items() if value is not None}
-    return table
 
 
 def _pngs(folder: Path) -> dict[str, Path]:

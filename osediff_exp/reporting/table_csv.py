@@ -16,8 +16,8 @@ def render_csv(comparison: Comparison) -> str:
     """Return arm, status, differing config keys, every figure (mean over seeds), intervals, differences, seeds, error, folders.
 
     ``KEY_low`` and ``KEY_high`` bound the 95 % interval over seeds (only where an arm has several). ``KEY_difference`` is arm minus
-    baseline, with its interval over ``KEY_images`` pictures, ``KEY_p`` and Holm's ``KEY_p_holm``; ``KEY_seeds_low`` and
-    ``KEY_seeds_high`` bound the same difference over seeds.
+    baseline, with its interval over ``KEY_images`` pictures, ``KEY_p`` and ``KEY_p_adjusted``; ``KEY_verdict`` is what the
+    test says, ``KEY_support`` what it rests on; ``KEY_seeds_low`` and ``KEY_seeds_high`` bound the same difference over seeds.
     """
     rows = comparison.rows
     figures = list(dict.fromkeys(key for row in rows for key in row.figures))
@@ -40,18 +40,18 @@ def render_csv(comparison: Comparison) -> str:
 
 
 def _columns(key: str) -> list[str]:
-    ends = ("low", "high", "difference", "difference_low", "difference_high", "images", "p", "p_holm", "seeds_low", "seeds_high")
-    return [f"{key}_{end}" for end in ends]
+    own = ["low", "high", "difference", "difference_low", "difference_high", "images", "p", "p_adjusted", "verdict", "support"]
+    return [f"{key}_{end}" for end in [*own, "seeds_low", "seeds_high"]]
 
 
 def _statistics(comparison: Comparison, row: Row) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for key in (metric.key for metric in comparison.metrics):
         interval, difference = row.intervals.get(key), comparison.differences.get((row.label, key))
-        values = [interval.low, interval.high] if interval else [None, None]
+        values: list[Any] = [interval.low, interval.high] if interval else [None, None]
         if difference:
             own = difference.interval
-            values += [own.mean, own.low, own.high, own.n, difference.p, difference.p_holm]
+            values += [own.mean, own.low, own.high, own.n, difference.p, difference.p_adjusted, difference.verdict, difference.support]
             values += [difference.over_seeds.low, difference.over_seeds.high] if difference.over_seeds else []
         cells |= {name: value for name, value in zip(_columns(key), values, strict=False) if value is not None}
     return cells

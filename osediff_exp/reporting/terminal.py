@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from osediff_exp.reporting.figures import show_figure, show_interval
+from osediff_exp.reporting.wording import how_to_go_on, last_words, missing_jobs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +21,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the table, the errors of failed arms, notes, and where the report lies."""
     console.print(summary_table(comparison))
     for row, run in comparison.problems:
-        if run.status == "failed":
-            console.print(Text.assemble((f"failed: {row.label}: ", "red"), run.error), soft_wrap=True)
+        console.print(Text.assemble((f"{run.status}: {row.label}: ", "red" if run.error else "yellow"), last_words(run)), soft_wrap=True)
+    for line in filter(None, [missing_jobs(comparison.never_started), how_to_go_on(comparison)]):
+        console.print(Text(line, "yellow"), soft_wrap=True)
     for note in comparison.notes:
         console.print(Text(f"note: {note}", "yellow"), soft_wrap=True)
     console.print(Text(f"report: {comparison.page}"), soft_wrap=True)

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 from osediff_exp.reporting.differences import too_few_pictures
 from osediff_exp.reporting.figures import show_p, show_range
-from osediff_exp.reporting.statistics import MIN_PAIRS
+from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, smallest_p
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from osediff_exp.reporting.comparison import Comparison
     from osediff_exp.reporting.differences import Difference
     from osediff_exp.reporting.figures import Metric
+    from osediff_exp.reporting.runs import Run
 
 
 def method_note(comparison: Comparison) -> str:
@@ -25,25 +28,47 @@ def method_note(comparison: Comparison) -> str:
     return f"Figures are means over seeds with Student's 95 % interval.{single}"
 
 
-def how_tested(comparison: Comparison) -> str:
-    """Return the sentences that say how differences were tested, or why they were not."""
+def how_tested(comparison: Comparison) -> list[str]:
+    """Return the sentences that say how differences were tested, what the test could find at all, and what it cannot say."""
     if not comparison.differences or comparison.baseline is None:
-        return ""
-    text = (
-        f"Arm minus '{comparison.baseline.label}', averaged over pictures (seeds averaged first), with Student's 95 % interval over "
-        "pictures; p of the paired sign-flip test, corrected by Holm's method for all arms and metrics of this table."
-    )
+        return []
+    found = list(comparison.differences.values())
+    tested = [one for one in found if one.p is not None]
+    lines = [
+        f"Every figure is arm minus '{comparison.baseline.label}', averaged over pictures (seeds averaged first), with Student's 95 % "
+        "interval over pictures."
+    ]
+    if tested:
+        lines.append(_resolution(tested))
     if too_few_pictures(comparison.differences):
-        text += f" Fewer than {MIN_PAIRS} pictures: no test is possible (its p could never fall below 0.05)."
-    if any(difference.over_seeds for difference in comparison.differences.values()):
-        text += " The interval after 'seeds' is that of the same difference over seeds: where it holds 0, other seeds may turn it round."
-    if not comparison.has_seeds:
-        text += " With one seed the test speaks about these trained networks, not about what another seed would give."
-    return text
+        lines.append(f"Fewer than {MIN_PAIRS} pictures: no test is possible (its p could never fall below {ALPHA:.2f}). Add pictures.")
+    return [*lines, _what_seeds_say(found)]
+
+
+def _resolution(tested: Sequence[Difference]) -> str:
+    """Say what the test is and how small its p can get, so that "not significant" is not read as "no effect"."""
+    pictures = sorted({one.interval.n for one in tested})
+    count = f"{pictures[0]}" if len(pictures) == 1 else f"{pictures[0]} to {pictures[-1]}"
+    return (
+        f"p: paired sign-flip test, adjusted for all {len(tested)} comparisons of this table (step-down max-T, Westfall and Young). With "
+        f"{count} pictures the smallest p that it can give is {smallest_p(pictures[0]):.2g}, however many comparisons there are. A p above "
+        f"{ALPHA:.2f} means that these pictures cannot tell, not that there is no effect."
+    )
+
+
+def _what_seeds_say(found: Sequence[Difference]) -> str:
+    shared = sorted({len(one.seeds) for one in found if len(one.seeds) > 1})
+    if not shared:
+        return "With one seed the test speaks about these trained networks only: another seed may undo or reverse a difference."
+    few = " Two seeds give a very wide interval (t = 12.7): add seeds to settle a difference." if shared[0] == 2 else ""
+    return (
+        "A difference counts as established if p is below 0.05 and Student's 95 % interval over the seeds leaves out 0 on the same side; "
+        f"otherwise it holds for these trained networks only. The intervals over seeds are each 95 %, not adjusted.{few}"
+    )
 
 
 def show_difference(metric: Metric, difference: Difference | None) -> str:
-    """Write a difference as it may stand: with its interval, number of pictures and corrected p, or the reason for having none."""
+    """Write a difference as it may stand: with its interval, number of pictures and adjusted p, or the reason for having none."""
     if difference is None:
         return "-"
     seeds = show_over_seeds(metric, difference)
@@ -53,15 +78,57 @@ def show_difference(metric: Metric, difference: Difference | None) -> str:
 def show_over_seeds(metric: Metric, difference: Difference) -> str:
     """Write the interval over seeds of a difference ("3 seeds: [-0.70, -0.49]"), or "" where one seed gives none."""
     one = difference.over_seeds
-    if one is None or one.low is None:
-        return ""
-    digits = metric.digits + 1
-    return f"{one.n} seeds: [{one.low:+.{digits}f}, {one.high:+.{digits}f}]"
+    return f"{one.n} seeds: {show_range(metric, one).partition(' ')[2]}" if one else ""
 
 
 def show_test(difference: Difference) -> str:
-    """Write the corrected p of a difference ("p = 0.031"), or that there is no test."""
-    if difference.p_holm is None:
+    """Write the adjusted p of a difference ("p = 0.031"), or that there is no test."""
+    if difference.p_adjusted is None:
         return "no test"
-    p = show_p(difference.p_holm)
+    p = show_p(difference.p_adjusted)
     return f"p {p}" if p.startswith("<") else f"p = {p}"
+
+
+def show_claim(difference: Difference) -> str:
+    """Write what may be claimed: "better", "better here, one seed", "better here, not over seeds"; "" where nothing may."""
+    if difference.verdict in ("unclear", "untested"):
+        return ""
+    return difference.verdict if difference.support == "seeds" else f"{difference.verdict} here, {difference.support}"
+
+
+def marks_meaning(comparison: Comparison) -> str:
+    """Return the sentence that explains the marks beside the figures."""
+    if all(one.verdict == "untested" for one in comparison.differences.values()):
+        return "there are too few pictures for a test."
+    if not any(one.support for one in comparison.differences.values()):
+        return f"no difference is significant (adjusted p < {ALPHA:.2f})."
+    return (
+        f"\u25b2 better, \u25bc worse, \u25c6 different: significant over the pictures (adjusted p < {ALPHA:.2f}) and established over "
+        "seeds; hollow \u25b3 \u25bd \u25c7: significant over the pictures for these trained networks, not established over seeds."
+    )
+
+
+def how_to_go_on(comparison: Comparison) -> str:
+    """Return the sentence that says what to do about runs that have not finished; "" where all have."""
+    if not comparison.problems and not comparison.never_started:
+        return ""
+    return (
+        "Repair what a message complains about, then give the sweep's command again: finished runs are kept, interrupted ones go on from "
+        "their last checkpoint, the others start."
+    )
+
+
+def last_words(run: Run) -> str:
+    """Return a failed run's last line, or how far an unfinished one has come and when it last wrote anything."""
+    if run.error:
+        return run.error
+    step = "nothing logged yet" if run.last_step is None else f"last logged at step {run.last_step}"
+    return f"{step}{run.last_written and f'; last wrote anything at {run.last_written}'}"
+
+
+def missing_jobs(numbers: Sequence[int]) -> str:
+    """Write "3 runs never started (jobs 4, 5, 7)", or "" where all did."""
+    if not numbers:
+        return ""
+    listed = f"job{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    return f"{len(numbers)} run{'s' if len(numbers) > 1 else ''} never started ({listed})"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import subprocess
 import sys
@@ -85,7 +86,8 @@ def test_markdown_marks_the_best_and_lists_failures_command_and_commit(tmp_path:
     assert "| without VSD | **25.94** | **0.7410** | 0.3420 | 6.310 | 600 |" in text
     assert "| with VSD | 25.15 | 0.7341 | **0.2910** | **5.020** |" in text
     assert "| bicubic | 23.50 | 0.6600 | 0.4100 | 8.100 |" in text
-    assert "- lambda2=8: lambda2=8 diverged" in text
+    assert "- lambda2=8: failed: lambda2=8 diverged" in text
+    assert "- lambda2=2: unfinished: last logged at step 20; last wrote anything at 20" in text
     assert "    python -m osediff_exp -m +experiment=vsd_ablation lambda2=0,1,8,2" in text
     assert "commit 1a2b3c4" in text
     assert "(<comparison_grid.png>)" in text
@@ -184,5 +186,32 @@ def test_the_report_task_names_the_missing_setting_and_counts_the_arms(tmp_path:
     sweep = make_sweep(tmp_path / "sweep")
     settings = {"runs": str(sweep), "target": "html", "report": {"title": None, "labels": {"lambda2=0": "[bold]none"}}}
     figures = run(OmegaConf.create(settings), tmp_path)
-    assert figures == {"task": "report", "arms": 4, "done": 2, "failed": 1, "unfinished": 1, "report": str(sweep / "report.html")}
+    counts = {"done": 2, "partial": 0, "failed": 1, "unfinished": 1, "runs_never_started": 0}
+    assert figures == {"task": "report", "arms": 4, **counts, "report": str(sweep / "report.html")}
     assert "[bold]none" in capsys.readouterr().out
+
+
+def test_a_run_that_did_part_of_its_job_counts_and_shows_its_line(tmp_path: Path) -> None:
+    make_run(tmp_path, 0, ["a=0"], result=result(25, 0.7, 5, 0.3), config=config(a=0))
+    make_run(tmp_path, 1, ["a=1"], result=result(26, 0.7, 5, 0.3), error="FID is missing: no weights", config=config(a=1))
+    comparison = write_comparison(tmp_path)
+    assert [row.status for row in comparison.arms] == ["done", "partial"]
+    assert comparison.best["psnr"] == {1}, "its figures count"
+    for path in (comparison.page, comparison.markdown, comparison.csv):
+        assert "FID is missing: no weights" in path.read_text()
+
+
+def test_runs_that_never_started_are_counted_and_the_command_that_goes_on_is_given(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    assert compare(sweep).never_started == [], "no sweep.json, nothing to miss"
+    (sweep / "sweep.json").write_text('{"num_arms": 7}')
+    overrides = {"hydra": ["hydra.mode=MULTIRUN", "hydra.sweep.dir=runs/x", "hydra.sweep.dir='/y/runs/x'"], "task": ["lambda2=0,1"]}
+    (sweep / "multirun.yaml").write_text(json.dumps({"hydra": {"overrides": overrides}}))
+    comparison = write_comparison(sweep)
+    assert comparison.never_started == [4, 5, 6]
+    assert comparison.command == "python -m osediff_exp -m lambda2=0,1"
+    for path in (comparison.page, comparison.markdown):
+        text = path.read_text()
+        assert "3 runs never started (jobs 4, 5, 6)" in text
+        assert "python -m osediff_exp -m lambda2=0,1 hydra.sweep.dir=runs/x" in text
+        assert "finished runs are kept" in text

@@ -35,7 +35,7 @@ def test_axis_maps_ends_to_ends_and_decades_evenly() -> None:
 def test_plot_draws_one_group_per_arm_with_finite_points() -> None:
     svg = plot("a<b", [Series("one & two", 0, [(1, 1.0), (2, 3.0)]), Series("empty", 1, [(1, math.nan)]), Series("nine", 9, [(1, 2.0)])])
     root = ET.fromstring(svg)
-    assert [(group.get("data-arm"), group.get("class")) for group in root.iter("g")] == [("0", "s0"), ("9", "s1 dashed")]
+    assert [(group.get("data-arm"), group.get("class")) for group in root.iter("g")] == [("0", "s0"), ("9", "s1 again")]
     assert "a<b" in (root.get("aria-label") or "")
     line = next(root.iter("polyline")).get("points") or ""
     (_, y1), (_, y2) = ([float(v) for v in point.split(",")] for point in line.split())

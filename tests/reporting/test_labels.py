@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
+from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, in_short, unused_names
 from osediff_exp.reporting.runs import Run
 
 
@@ -55,3 +55,15 @@ def test_config_differences_are_flat_and_leave_out_report_and_own_folders() -> N
         "loss.terms": ['["mse"]', '["mse", "vsd"]', ""],
         "extra": ["-", "null", ""],
     }
+
+
+def test_a_part_that_some_arms_lack_is_one_line_and_a_changed_value_stays_itself() -> None:
+    table = {
+        "lambda2": ["0", "1", "1"],
+        "loss.terms.gan.weight": ["-", "0.1", "-"],
+        "loss.terms.gan.lr": ["-", "1e-4", "-"],
+        "loss.terms.vsd.weight": ["-", "1", "2"],
+        "loss.terms.vsd.rank": ["-", "4", "4"],
+    }
+    short = in_short(table)
+    assert short == {"lambda2": ["0", "1", "1"], "loss.terms.gan": ["-", "2 settings", "-"]} | {key: table[key] for key in list(table)[3:]}

@@ -3,16 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 from sweep_folders import make_seed_sweep, make_sweep
 
 from osediff_exp.reporting.arms import Row, make_arm
 from osediff_exp.reporting.comparison import ReportSettings, compare, write_comparison
-from osediff_exp.reporting.differences import choose_baseline, differences_from
+from osediff_exp.reporting.differences import Difference, choose_baseline, differences_from
 from osediff_exp.reporting.figures import metrics_of
 from osediff_exp.reporting.runs import Run
-from osediff_exp.reporting.statistics import mean_interval, sign_flip_test
-from osediff_exp.reporting.wording import show_difference
+from osediff_exp.reporting.statistics import mean_interval
+from osediff_exp.reporting.wording import how_tested, show_claim, show_difference
 
 PSNR, NIQE = metrics_of([{"psnr": 1.0, "niqe": 1.0}])
 
@@ -37,8 +39,8 @@ def test_pictures_are_paired_and_seeds_averaged_first() -> None:
     assert difference.interval.mean == pytest.approx(mean_interval(expected).mean)
     assert difference.interval.low == pytest.approx(mean_interval(expected).low)
     assert (difference.interval.n, difference.num_seeds) == (6, 2)
-    assert difference.p == difference.p_holm == sign_flip_test(expected) == 2 / 64
-    assert difference.verdict == "better"
+    assert difference.p == difference.p_adjusted == 2 / 64
+    assert (difference.verdict, difference.support) == ("better", "seeds")
     assert difference.over_seeds is not None
     assert difference.over_seeds.n == 2
     assert difference.over_seeds.low == pytest.approx(difference.over_seeds.mean), "both seeds differ by the same"
@@ -51,21 +53,47 @@ def test_seeds_that_both_arms_finished_are_used_where_there_are_any() -> None:
     assert (apart.interval.mean, apart.over_seeds) == (6, None)
 
 
-def test_holm_covers_all_arms_and_metrics() -> None:
+def test_p_is_adjusted_for_all_arms_and_metrics() -> None:
     base = arm("base", [20.0] * 8, niqe=5.0)
-    values = [20.1, 20.3, 20.2, 20.4, 20.1, 20.2, 20.5, 20.3]
-    others = [arm(f"x{i}", values, niqe=5.0) for i in range(3)]
+    values = [20.1, 20.3, 20.2, 20.4, 20.1, 20.2, 20.5, 19.9]
+    others = [arm("x2", values, niqe=5.0), arm("x0", values[3:] + values[:3], niqe=5.0), arm("x1", values[5:] + values[:5], niqe=5.0)]
     found = differences_from(base, [base, *others], [PSNR, NIQE])
     assert len(found) == 6
-    assert [found[f"x{i}", "psnr"].p_holm for i in range(3)] == pytest.approx([6 * 2 / 256] * 3)
-    assert found["x0", "niqe"].verdict == "unclear"
-    assert found["x0", "niqe"].p_holm == 1
+    alone = differences_from(base, [base, others[0]], [PSNR])["x2", "psnr"]
+    assert alone.p == alone.p_adjusted == found["x2", "psnr"].p
+    assert found["x2", "psnr"].p_adjusted > alone.p_adjusted
+    assert (found["x0", "niqe"].verdict, found["x0", "niqe"].p_adjusted) == ("unclear", 1)
+
+
+def test_a_verdict_is_established_only_if_the_seeds_agree() -> None:
+    gains = [0.5, 0.7, 0.6, 0.8, 0.4, 0.6, 0.5, 0.7]
+
+    def better_by(*by_seed: float, shared: bool = True) -> Difference:
+        base = arm("base", *[[20.0] * 8 for _ in by_seed])
+        other = arm("x", *[[20 + by + gain for gain in gains] for by in by_seed], first_seed=1 if shared else 9)
+        return differences_from(base, [base, other], [PSNR])["x", "psnr"]
+
+    same, apart, single, unshared = better_by(0, 0.05, -0.05), better_by(0.5, -0.5), better_by(0), better_by(0, 0, shared=False)
+    assert {one.verdict for one in (same, apart, single, unshared)} == {"better"}, "the pictures' test is the same for all"
+    assert [one.support for one in (same, apart, single, unshared)] == ["seeds", "not over seeds", "one seed", "no shared seeds"]
+    assert [show_claim(one) for one in (same, apart)] == ["better", "better here, not over seeds"]
+    assert same.over_seeds is not None
+    low, high = stats.t.interval(0.95, 2, loc=0.6, scale=0.05 / np.sqrt(3))
+    assert (same.over_seeds.low, same.over_seeds.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_what_the_pictures_cannot_find_is_said(tmp_path: Path) -> None:
+    sentences = " ".join(how_tested(compare(make_seed_sweep(tmp_path, seeds=2))))
+    assert "adjusted for all 4 comparisons" in sentences
+    assert "With 12 pictures the smallest p that it can give is 0.00049" in sentences
+    assert "not that there is no effect" in sentences
+    assert "Two seeds give a very wide interval" in sentences
 
 
 def test_few_pictures_give_no_test_and_say_so(tmp_path: Path) -> None:
     base = arm("base", [20.0] * 5)
     difference = differences_from(base, [base, arm("x", [21.0, 22.0, 23.0, 24.0, 25.0])], [PSNR])["x", "psnr"]
-    assert (difference.p, difference.p_holm, difference.verdict) == (None, None, "untested")
+    assert (difference.p, difference.p_adjusted, difference.verdict) == (None, None, "untested")
     assert show_difference(PSNR, difference).endswith("n = 5, no test")
     text = write_comparison(make_sweep(tmp_path)).markdown.read_text()
     assert "no test is possible" in text
@@ -90,7 +118,9 @@ def test_arms_can_be_tested_against_bicubic(tmp_path: Path) -> None:
     comparison = compare(make_seed_sweep(tmp_path), ReportSettings(baseline="bicubic"))
     assert {label for label, _ in comparison.differences} == {"without VSD", "with VSD"}
     row = comparison.arms[0]
-    assert comparison.differences["without VSD", "psnr"].interval.mean == pytest.approx(row.figures["psnr"] - 23.5)
+    difference = comparison.differences["without VSD", "psnr"]
+    assert difference.interval.mean == pytest.approx(row.figures["psnr"] - 23.5)
+    assert difference.seeds == pytest.approx([run.result["psnr"] - 23.5 for run in row.done]), "bicubic is the same for every seed"
 
 
 def test_an_effect_of_half_a_decibel_is_found_and_none_is_not(tmp_path: Path) -> None:

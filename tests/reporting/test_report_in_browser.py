@@ -7,6 +7,7 @@ needs neither a driver nor a network.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -45,6 +46,12 @@ async function check() {
   document.querySelector(".legend button").click();
   seen.hidden = document.querySelectorAll("#curves svg .hidden").length;
   seen.plots = document.querySelectorAll("#curves svg").length;
+  document.querySelector(".legend button").click();
+  const curve = [...document.querySelectorAll("#curves figure")].find((one) => one.textContent.includes("val/psnr")).querySelector("svg");
+  const area = curve.getBoundingClientRect(), readout = document.querySelector(".readout");
+  const right = {clientX: area.left + area.width * 0.97, clientY: area.top + 20, bubbles: true};  // the last step
+  curve.dispatchEvent(new PointerEvent("pointermove", right)); seen.readout = [...readout.children].map((one) => one.textContent);
+  curve.dispatchEvent(new PointerEvent("pointerleave", right)); seen.readout.push(readout.hidden);
 
   const stage = get("stage"), box = () => stage.getBoundingClientRect();
   const pointer = (kind, x, y, id = 1) => stage.dispatchEvent(new PointerEvent(kind,
@@ -127,6 +134,10 @@ def test_sorting_slider_zoom_and_keys_work_on_a_phone(tmp_path: Path) -> None:
     ]
     assert seen["direction"] == "descending"
     assert seen["hidden"] == seen["plots"] > 0
+    assert seen["readout"][0] == "step 60"
+    assert [text.split(":")[0] for text in seen["readout"][1:-1]] == ["with VSD", "without VSD"], "who has logged this step, highest first"
+    assert float(seen["readout"][1].split(": ")[1]) == pytest.approx(24 + 3 * (1 - math.exp(-3)) - 0.6, abs=0.01)
+    assert seen["readout"][-1] is True, "gone with the pointer"
     assert seen["shape"] == pytest.approx(1, abs=0.01)
     assert seen["split"] == pytest.approx([50, 25, 80, 78], abs=0.6)
     assert seen["clip"] == "inset(0px 0px 0px 25%)"

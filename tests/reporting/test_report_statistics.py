@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from osediff_exp.reporting.statistics import MIN_PAIRS, holm, mean_interval, sign_flip_test, t_quantile
+from osediff_exp.reporting.statistics import MIN_PAIRS, mean_interval, paired_tests, smallest_p, t_quantile
 
 
 def test_the_interval_is_students() -> None:
@@ -39,40 +40,92 @@ def test_the_interval_covers_the_truth_19_times_in_20() -> None:
     assert covered == pytest.approx(0.95, abs=0.015)
 
 
-def test_the_exact_test_is_the_share_of_all_signs_that_are_as_extreme() -> None:
-    d = np.random.default_rng(2).normal(0.4, 1, 9)
-    sums = [abs(np.dot(signs, d)) for signs in itertools.product((1, -1), repeat=9)]
-    assert sign_flip_test(list(d)) == pytest.approx(np.mean(np.array(sums) >= abs(d.sum()) - 1e-9))
+def p_of(d: Any) -> tuple[float, float] | None:
+    """p and adjusted p of one sample."""
+    (test,) = paired_tests([{str(place): float(value) for place, value in enumerate(d)}])
+    return (test.p, test.p_adjusted) if test else None
+
+
+def named(table: np.ndarray) -> list[dict[str, float]]:
+    """Rows are hypotheses, columns pictures."""
+    return [{f"p{place}": float(value) for place, value in enumerate(row)} for row in table]
 
 
 def test_it_agrees_with_scipy() -> None:
     d = np.random.default_rng(3).normal(0.3, 1, 12)
     theirs = stats.permutation_test((d,), lambda x, axis: np.mean(x, axis=axis), permutation_type="samples", n_resamples=np.inf)
-    assert sign_flip_test(list(d)) == pytest.approx(theirs.pvalue)
+    assert p_of(d) == pytest.approx((theirs.pvalue, theirs.pvalue)), "one hypothesis needs no adjustment"
+
+
+def test_the_statistic_is_students_t_in_other_units() -> None:
+    d = np.random.default_rng(8).normal(0.5, 1, (30, 9))
+    z = np.abs(d.sum(axis=1)) / np.sqrt((d**2).sum(axis=1))
+    t = np.abs(stats.ttest_1samp(d, 0, axis=1).statistic)
+    assert list(np.argsort(z)) == list(np.argsort(t))
+    assert t == pytest.approx(z * np.sqrt(8 / (9 - z**2)))
+
+
+def test_adjusted_p_is_the_step_down_largest_t_over_all_signs() -> None:
+    rng = np.random.default_rng(2)
+    d = rng.normal(0, 1, (5, 8)) + rng.normal(0, 1, 8) + np.array([1.5, 0.8, 0.4, 0.1, 0])[:, None]
+    d[3, 2:4] = 0.0
+    observed = np.abs(stats.ttest_1samp(d, 0, axis=1).statistic)
+    order = np.argsort(-observed)
+    signs = np.array(list(itertools.product((1, -1), repeat=8)))
+    flipped = np.abs(stats.ttest_1samp(signs[:, None, :] * d, 0, axis=2).statistic)  # (choices, hypotheses)
+    expected, largest = np.zeros(5), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, float(np.mean(flipped[:, order[rank:]].max(axis=1) >= observed[place] * (1 - 1e-9))))
+        expected[place] = largest
+    tests = paired_tests(named(d))
+    assert [test.p_adjusted for test in tests if test] == pytest.approx(list(expected))
+    assert [test.p for test in tests if test] == pytest.approx(list(np.mean(flipped >= observed * (1 - 1e-9), axis=0)))
+
+
+def test_forty_comparisons_of_ten_pictures_can_be_significant() -> None:
+    # Bonferroni's and Holm's smallest p would be 40 x 2 / 1024 = 0.078.
+    d = 1 + 0.2 * np.random.default_rng(6).normal(size=(40, 10))
+    assert {test.p_adjusted for test in paired_tests(named(d)) if test} == {2 / 1024} == {smallest_p(10)}
+
+
+def test_the_family_wise_error_is_kept_where_all_arms_share_a_baseline_and_metrics_go_together() -> None:
+    rng, false = np.random.default_rng(0), 0
+    for _ in range(300):
+        base, mixing = rng.standard_t(4, (8, 4)), rng.normal(size=(4, 4))
+        d = (rng.standard_t(4, (4, 8, 4)) - base) @ mixing  # 4 arms x 8 pictures x 4 metrics, heavy tails, no effect
+        tests = paired_tests(named(d.transpose(0, 2, 1).reshape(16, 8)))
+        false += min(test.p_adjusted for test in tests if test) < 0.05
+    assert 0.02 < false / 300 < 0.075, "0.047 = 12 / 256 is what 8 pictures allow"
 
 
 def test_closed_forms() -> None:
-    assert sign_flip_test([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == 2 / 2**6, "all of one sign: only the two extremes are as far out"
-    assert sign_flip_test([1.0, -1.0] * 4) == 1.0
-    assert sign_flip_test([0.0] * 30) == 1.0
-    assert sign_flip_test([1.0] * (MIN_PAIRS - 1)) is None
+    assert p_of([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == (2 / 2**6, 2 / 2**6), "all of one sign: only the two extremes are as far out"
+    assert p_of([1.0, -1.0] * 4) == (1.0, 1.0)
+    assert p_of([0.0] * 30) == (1.0, 1.0)
+    assert p_of([1.0] * (MIN_PAIRS - 1)) is None
+    assert paired_tests([]) == []
+    assert smallest_p(MIN_PAIRS) < 0.05 < smallest_p(MIN_PAIRS - 1)
+
+
+def test_a_hypothesis_that_lacks_pictures_is_tested_on_its_own() -> None:
+    d = np.random.default_rng(7).normal(0.6, 1, 11)
+    short = {f"p{place}": float(d[place]) for place in range(2, 9)}
+    few = {"p1": 1.0}
+    tests = paired_tests([*named(d[None]), short, few])
+    alone = p_of(list(short.values()))
+    assert alone is not None
+    assert tests[1] is not None
+    assert (tests[1].p, tests[2]) == (pytest.approx(alone[0]), None)
 
 
 def test_many_pairs_are_drawn_and_agree_with_the_normal_limit_and_never_give_zero() -> None:
     d = np.random.default_rng(4).normal(0.12, 1, 200)
     limit = 2 * stats.norm.sf(abs(d.sum()) / np.sqrt(np.sum(d**2)))
-    assert sign_flip_test(list(d)) == pytest.approx(limit, abs=0.01)
-    assert sign_flip_test(list(d)) == sign_flip_test(list(d)), "the draws are fixed"
-    assert sign_flip_test([1.0] * 40) == 1 / 20_001
+    assert p_of(d) == pytest.approx((limit, limit), abs=0.01)
+    assert p_of(d) == p_of(d), "the draws are fixed"
+    assert p_of([1.0] * 40) == (1 / 20_001, 1 / 20_001) == (smallest_p(40), smallest_p(40))
 
 
 def test_the_test_does_not_depend_on_the_unit() -> None:
-    d = list(np.random.default_rng(5).normal(0.4, 1, 10))
-    assert sign_flip_test([1e-7 * x for x in d]) == sign_flip_test(d) == sign_flip_test([-x for x in d])
-
-
-def test_holm_by_hand() -> None:
-    # sorted: .005 x 4, .01 x 3, .03 x 2, .04 x 1 -> .02, .03, .06, .06 (never below the one before)
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+    d = np.random.default_rng(5).normal(0.4, 1, 10)
+    assert p_of(1e-7 * d) == p_of(d) == p_of(-d)

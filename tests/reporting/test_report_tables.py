@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
+import subprocess
+from html import unescape
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,7 +31,7 @@ def test_csv_has_intervals_and_tests_in_full_precision(comparison: Comparison) -
     interval = comparison.arms[1].intervals["psnr"]
     difference = comparison.differences["with VSD", "psnr"]
     assert (float(second["psnr"]), float(second["psnr_low"]), float(second["psnr_high"])) == (interval.mean, interval.low, interval.high)
-    assert (float(second["psnr_difference"]), float(second["psnr_p_holm"])) == (difference.interval.mean, difference.p_holm)
+    assert (float(second["psnr_difference"]), float(second["psnr_p_adjusted"])) == (difference.interval.mean, difference.p_adjusted)
     assert (second["psnr_images"], second["seeds"], second["folder"]) == ("12", "3", "3_vsd; 4_vsd; 5_vsd")
     assert first["psnr_difference"] == reference["psnr_low"] == reference["seeds"] == ""
 
@@ -38,13 +41,16 @@ def test_every_report_shows_the_same_mean_interval_and_p(comparison: Comparison)
     mean, half = f"{interval.mean:.2f}", f"{interval.half:.2f}"
     own = difference.interval
     shown = f"{own.mean:+.3f} [{own.low:+.3f}, {own.high:+.3f}]"
+    parts = shown.split(" ", 1)
     markdown, latex, page = (path.read_text() for path in (comparison.markdown, comparison.latex, comparison.page))
     assert f"| with VSD | {mean} \u00b1 {half} |" in markdown
     assert shown in markdown.replace("\\", "")
-    assert rf"with VSD & {mean} {{\scriptsize $\pm$ {half}}}$^{{-}}$ &" in latex
+    assert rf"with VSD & {mean} & {{\scriptsize\,$\pm$\,{half}}}$^{{-}}$ &" in latex
     assert re.search(rf"{mean}<span[^>]*>\S</span><small>&#177; {half}</small>", page)
-    assert shown in page
-    assert f"p = {show_p(difference.p_holm)}" in page
+    assert f"<b>{parts[0]}</b>" in page
+    assert f"<small>{parts[1]}</small>" in page
+    assert difference.p_adjusted == 2 / 2**12
+    assert f"p {show_p(difference.p_adjusted)}, n = 12" in unescape(page)
 
 
 def test_a_difference_never_stands_alone(comparison: Comparison) -> None:
@@ -72,12 +78,38 @@ def test_latex_is_balanced_and_escaped(tmp_path: Path, comparison: Comparison) -
     text = comparison.latex.read_text()
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.count("&") for line in rows} == {len(comparison.metrics)}
+    cells = [re.sub(r"\\multicolumn\{2\}\{c\}", "&", line).count("&") for line in rows]
+    assert set(cells) == {2 * len(comparison.metrics)}, "mean and interval are columns of their own"
     assert escape(r"50% a_b & {c} $x^2$ \d #1 <~>") == (
         r"50\% a\_b \& \{c\} \$x\textasciicircum{}2\$ \textbackslash{}d \#1 \textless{}\textasciitilde{}\textgreater{}"
     )
+    assert escape("[x] a--b \u03bb\u2192\u221e \u00e9\u00b2 \u65e5") == (
+        r"{[}x{]} a-{}-b $\lambda$$\rightarrow$$\infty$ " + "\u00e9\u00b2 U+65E5"
+    )
     make_run(tmp_path, 0, ["a=1"], result=result(25, 0.7, 5, 0.3))
     assert r"A \& B\_C?" in write_comparison(tmp_path, ReportSettings(title="A & B_C?")).latex.read_text()
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (apt install texlive-latex-extra)")
+def test_the_latex_table_compiles_within_the_width_of_the_text(tmp_path: Path) -> None:
+    names = {"lambda2=0": "[a_b] 50 % & #1 ~ ^ \\x {y} $z$ \u03bb\u2192 \u65e5", "lambda2=1": '*a--b <c> "d" | \u00e9'}
+    table = write_comparison(make_seed_sweep(tmp_path), ReportSettings(title="50% of A_b & C?", labels=names)).latex.read_text()
+    packages = "\n".join(re.findall(r"\\usepackage(?:\[\w+\])?\{\w+\}", table.split(r"\begin", 1)[0]))
+    (tmp_path / "a.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}{table}\end{{document}}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    if "adjustbox.sty' not found" in done.stdout:
+        pytest.skip("needs LaTeX's adjustbox (apt install texlive-latex-extra)")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+
+
+def test_markdown_has_the_sections_of_the_page_in_short(comparison: Comparison) -> None:
+    text = comparison.markdown.read_text()
+    sections = ["Differences from without VSD", "Published values", "Cost", "Configurations", "Environment"]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == sections
+    assert "| `lambda2` | 0 | 1 |" in text
+    assert "- Machine: 2 cores" in text
 
 
 def test_p_values_are_written_for_people() -> None:

@@ -26,6 +26,46 @@ for (const button of document.querySelectorAll(".legend button")) {
   });
 }
 
+// Curves: the values of all visible lines at the step under the pointer, nearest point each.
+const readout = document.body.appendChild(Object.assign(document.createElement("div"), {className: "readout", hidden: true}));
+const scale = (text) => {
+  const [low, high, start, end, log] = text.split(" ");
+  const ends = [low, high].map((value) => (log ? Math.log10(value) : Number(value)));
+  return (pixel) => {
+    const value = ends[0] + (ends[1] - ends[0]) * (pixel - start) / (end - start);
+    return log ? 10 ** value : value;
+  };
+};
+const brief = (value) => String(Number(value.toPrecision(4)));
+function readAt(svg, event) {
+  const box = svg.getBoundingClientRect();
+  const pixel = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
+  const [x, y] = [scale(svg.dataset.x), scale(svg.dataset.y)];
+  const nearest = [...svg.querySelectorAll("g[data-arm]:not(.hidden)")].map((group) => {
+    const points = [...group.querySelector("polyline").points];
+    return [group, points.reduce((best, point) => (Math.abs(point.x - pixel) < Math.abs(best.x - pixel) ? point : best))];
+  });
+  if (!nearest.length) return;
+  const at = nearest.reduce((best, one) => (Math.abs(one[1].x - pixel) < Math.abs(best[1].x - pixel) ? one : best))[1].x;
+  const shown = nearest.filter(([, point]) => Math.abs(point.x - at) < 8).sort((a, b) => a[1].y - b[1].y).slice(0, 24);
+  const head = Object.assign(document.createElement("b"), {textContent: `${svg.dataset.across} ${Math.round(x(at))}`});
+  readout.replaceChildren(head, ...shown.map(([group, point]) => {
+    const line = document.createElement("span");
+    line.className = group.getAttribute("class");
+    line.append(Object.assign(document.createElement("i"), {className: "dot"}), `${group.dataset.name}: ${brief(y(point.y))}`);
+    return line;
+  }));
+  readout.hidden = false;
+  const width = readout.offsetWidth, room = document.documentElement.clientWidth;
+  readout.style.left = `${clamp(event.clientX + (event.clientX + width + 24 > room ? -width - 14 : 14), 4, Math.max(4, room - width - 4))}px`;
+  readout.style.top = `${clamp(event.clientY + 14, 4, Math.max(4, innerHeight - readout.offsetHeight - 4))}px`;
+}
+for (const svg of document.querySelectorAll("#curves svg[data-x]")) {
+  for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, (event) => readAt(svg, event));
+  svg.addEventListener("pointerleave", () => { readout.hidden = true; });
+}
+addEventListener("scroll", () => { readout.hidden = true; }, {passive: true});
+
 // Commands: copied where the browser allows it, else selected, so that Ctrl+C does it.
 for (const button of document.querySelectorAll(".copy")) {
   button.addEventListener("click", async () => {
