@@ -48,8 +48,8 @@ def _run(argv: list[str]) -> int:
 
 def _launch(conf: Path, arguments: Arguments) -> int:
     # Hydra is imported here, not above: --help and --version need not wait for it.
-    from osediff_exp.cli.job import process_rank
     from osediff_exp.cli.preflight import make_plan
+    from osediff_exp.cli.ranks import process_rank
 
     plan = make_plan(conf, arguments)
     if arguments.flags or process_rank() > 0:
@@ -80,6 +80,7 @@ def _sweep_folder(folder: Path, sweep: Sweep) -> Iterator[None]:
 def _run_all(conf: Path, plan: Plan, multirun: bool) -> int:
     from osediff_exp.cli.messages import one_line
     from osediff_exp.cli.records import ERROR_LOG, exit_status, failed_arms, note_killed, write_error
+    from osediff_exp.cli.slurm import wait_for_jobs
 
     status = 0
     try:
@@ -87,10 +88,13 @@ def _run_all(conf: Path, plan: Plan, multirun: bool) -> int:
     except UserError:
         raise
     except Exception as error:  # a launcher failed: the runs themselves keep their failures in their folders
-        line = one_line("".join(traceback.format_exception_only(error)))
-        write_error(plan.folder, line, traceback.format_exc())
+        line, log = one_line("".join(traceback.format_exception_only(error))), traceback.format_exc()
+        if plan.on_slurm:
+            wait_for_jobs(plan.folder)
+        write_error(plan.folder, line, log)
         killed = note_killed(plan.folder) if plan.multirun else []
-        said = f"{' and '.join(killed)}: killed from outside" if killed else line
+        ended = "a job ended before its time" if type(error).__name__ == "UncompletedJobError" else line
+        said = f"{' and '.join(killed)}: killed from outside" if killed else ended
         print(f"error: {said} (more: {plan.folder / ERROR_LOG})", file=sys.stderr)
         status = 1
     if plan.multirun and (failed := failed_arms(plan.folder))[0]:

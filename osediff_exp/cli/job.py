@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,18 @@ from omegaconf import DictConfig, read_write
 
 from osediff_exp.cli.locks import hold
 from osediff_exp.cli.messages import one_line
-from osediff_exp.cli.records import CONFIG, ERROR_LOG, start_records, write_error, write_result
+from osediff_exp.cli.ranks import (
+    Decision,
+    end_as_failed,
+    environment_of_one_run,
+    launch_id,
+    process_rank,
+    rank_zeros_decision,
+    tell_ranks,
+)
+from osediff_exp.cli.records import CONFIG, ERROR, ERROR_LOG, start_records, write_error, write_result
 from osediff_exp.cli.resolvers import register_resolvers
+from osediff_exp.cli.stops import is_interrupt, is_termination, requeued_by_slurm, what_stopped_it
 from osediff_exp.cli.sweeps import Earlier, FolderTakenError, earlier
 from osediff_exp.errors import Incomplete, UserError
 
@@ -34,26 +44,44 @@ def job(config: DictConfig) -> None:
     """Run the configured task in Hydra's output folder and leave result.json, or error.txt (and error.log for a bug).
 
     A failure is left in the folder and not raised: a sweep goes on with its other arms, and its callbacks run at the end. Only a folder
-    that belongs to another run stops everything.
+    that belongs to another run, and a signal that ends the whole process, stop everything.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if process_rank() > 0:
-        get_method(config.task.function)(config, run_dir)
+    run = _run_or_keep if process_rank() == 0 else _follow
+    with environment_of_one_run():
+        try:
+            run(config, run_dir)
+        except FolderTakenError:
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            _note(error, run_dir)
+            _raise_what_ends_the_process(error)
+            end_as_failed()
+
+
+def _note(error: BaseException, run_dir: Path) -> None:
+    """Write error.txt, and error.log for a bug. Of several ranks the first has the word: the others fail because it did."""
+    if (run_dir / ERROR).is_file():
         return
-    try:
-        _run_or_keep(config, run_dir)
-    except FolderTakenError:
-        raise
-    except KeyboardInterrupt:
-        write_error(run_dir, "interrupted")
-        raise
-    except (Exception, SystemExit) as error:
-        if (mistake := _users_mistake(error)) is not None:
-            write_error(run_dir, _tell(mistake, run_dir))
-            return
+    if is_interrupt(error):
+        write_error(run_dir, "interrupted")  # the command itself says so
+    elif (line := what_stopped_it(error)) is not None:
+        write_error(run_dir, _tell(line, run_dir))
+    elif (mistake := _users_mistake(error)) is not None:
+        write_error(run_dir, _tell(mistake, run_dir))
+    else:
         line = one_line("".join(traceback.format_exception_only(error)))
         _tell(f"{line} (traceback: {run_dir / ERROR_LOG})", run_dir)
-        write_error(run_dir, line, traceback.format_exc())
+        write_error(run_dir, line, "".join(traceback.format_exception(error)))
+
+
+def _raise_what_ends_the_process(error: BaseException) -> None:
+    if is_interrupt(error):
+        raise KeyboardInterrupt from error
+    if is_termination(error):
+        raise SystemExit(128 + signal.SIGTERM) from error
+    if requeued_by_slurm(error):
+        raise error
 
 
 def _users_mistake(error: BaseException) -> str | None:
@@ -66,33 +94,52 @@ def _users_mistake(error: BaseException) -> str | None:
     return one_line(str(error).rpartition("errors.UserError: ")[2])
 
 
-def process_rank() -> int:
-    """Return this process's rank in distributed training, as torchrun, Lightning or Slurm tell it; 0 alone writes records."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
-
-
 def _run_or_keep(config: DictConfig, run_dir: Path) -> None:
     """Run; in a sweep, keep an arm that is finished and go on with one that was killed."""
     with hold(run_dir) as free:
-        if not free:
-            raise FolderTakenError(f"another process is running in {run_dir}: let it finish, or choose another folder")
-        found = earlier(run_dir, config) if HydraConfig.get().mode == RunMode.MULTIRUN else Earlier.NOTHING
-        if found is Earlier.RESULT:
+        try:
+            decision = _decide(config, run_dir, free)
+        except FolderTakenError:
+            tell_ranks(run_dir, Decision.REFUSE)
+            raise
+        if decision is Decision.KEEP:
             (run_dir / CONFIG).touch()  # it belongs to this sweep too
             print(f"{run_dir.name}: finished earlier, kept", flush=True)
+            tell_ranks(run_dir, decision)
             return
-        if found is Earlier.CHECKPOINT and config.get("resume", "") is None:
+        if decision is Decision.GO_ON:
             print(f"{run_dir.name}: goes on from its last checkpoint", flush=True)
             config.resume = "auto"
-        _run(config, run_dir)
+        _run(config, run_dir, decision)
 
 
-def _run(config: DictConfig, run_dir: Path) -> None:
+def _decide(config: DictConfig, run_dir: Path, free: bool) -> Decision:
+    if not free:
+        raise FolderTakenError(f"another process is running in {run_dir}: let it finish, or choose another folder")
+    found = earlier(run_dir, config) if HydraConfig.get().mode == RunMode.MULTIRUN else Earlier.NOTHING
+    if found is Earlier.RESULT:
+        return Decision.KEEP
+    return Decision.GO_ON if found is Earlier.CHECKPOINT and config.get("resume", "") is None else Decision.START
+
+
+def _follow(config: DictConfig, run_dir: Path) -> None:
+    """Work as a rank above 0: what rank 0 works on, and as it does. Ranks that Lightning started are told by their arguments."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN and launch_id() is not None:
+        decision = rank_zeros_decision(run_dir)
+        if decision in (Decision.KEEP, Decision.REFUSE):
+            return
+        if decision is Decision.GO_ON:
+            config.resume = "auto"
+    with suppress(Incomplete):  # rank 0 tells
+        get_method(config.task.function)(config, run_dir)
+
+
+def _run(config: DictConfig, run_dir: Path, decision: Decision) -> None:
     started = time.perf_counter()
     start_records(run_dir, config)
+    tell_ranks(run_dir, decision)  # now that what an earlier call left is gone: an error.txt is from this one
     unfinished: Incomplete | None = None
-    with _command_of_this_run(run_dir):
+    with _command_of_this_run(run_dir, ["resume=auto"] * (decision is Decision.GO_ON)):
         try:
             figures = get_method(config.task.function)(config, run_dir)
         except Incomplete as error:
@@ -103,15 +150,15 @@ def _run(config: DictConfig, run_dir: Path) -> None:
 
 
 @contextmanager
-def _command_of_this_run(run_dir: Path) -> Iterator[None]:
-    """Make ``sys.argv`` the command of this arm alone.
+def _command_of_this_run(run_dir: Path, more: list[str]) -> Iterator[None]:
+    """Make ``sys.argv`` the command of this arm alone, with ``more`` overrides.
 
     Lightning starts the other ranks of a multi-GPU run with this process's arguments: with a sweep's, each would start the sweep again.
     """
     overrides = HydraConfig.get().overrides
     kept = [text for text in overrides.hydra if not text.lstrip("+").startswith(("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir="))]
     before = sys.argv
-    sys.argv = [before[0], *overrides.task, *kept, "hydra.mode=RUN"]
+    sys.argv = [before[0], *overrides.task, *more, *kept, "hydra.mode=RUN"]
     try:
         with _run_dir_set(run_dir):
             yield
@@ -135,5 +182,6 @@ def _run_dir_set(run_dir: Path) -> Iterator[None]:
 
 def _tell(line: str, run_dir: Path) -> str:
     name = f" in {run_dir.name}" if HydraConfig.get().mode == RunMode.MULTIRUN else ""
+    name += f" (rank {rank})" if (rank := process_rank()) else ""
     print(f"error{name}: {line}", file=sys.stderr, flush=True)
     return line

@@ -15,6 +15,7 @@ from osediff_exp.cli.check import check, check_keys
 from osediff_exp.cli.compose import Composer, open_composer
 from osediff_exp.cli.inputs import check_inputs
 from osediff_exp.cli.messages import as_user_errors
+from osediff_exp.cli.slurm import check_job, runs_on_slurm
 from osediff_exp.cli.sweeps import Sweep, unfinished_sweep
 from osediff_exp.errors import UserError
 
@@ -29,11 +30,12 @@ _MOST_ARMS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to run: Hydra's arguments, the folder of the run or sweep, and what is known of the sweep (None: a single run)."""
+    """What to run: Hydra's arguments, the folder of the run or sweep, what is known of the sweep (None: a single run), and who runs it."""
 
     overrides: list[str]
     folder: Path
     sweep: Sweep | None
+    on_slurm: bool
 
     @property
     def multirun(self) -> bool:
@@ -47,7 +49,7 @@ def make_plan(conf: Path, arguments: Arguments) -> Plan:
         parsed = composer.parse(arguments.overrides)
         fixed = [text for text, override in zip(arguments.overrides, parsed, strict=True) if not override.is_sweep_override()]
         check_keys(composer, fixed)
-        config = composer.whole(fixed)
+        shared = config = composer.whole(fixed)
         multirun = arguments.multirun or config.hydra.mode == RunMode.MULTIRUN
         swept = _swept(composer, config, parsed) if multirun else []
         if not multirun:
@@ -55,10 +57,12 @@ def make_plan(conf: Path, arguments: Arguments) -> Plan:
         for arm in _arms(swept):
             config = check(composer, [*fixed, *arm])
             check_inputs(config)
+            if multirun:
+                check_job(shared, config)
         sweep = Sweep.of(arguments.overrides, config, _num_arms(config, swept)) if multirun else None
         folder = _folder(composer, config, arguments.overrides, sweep)
         overrides = [*_naming(swept, parsed), *arguments.overrides, *_placing(folder, multirun)]
-        return Plan(overrides=overrides, folder=folder, sweep=sweep)
+        return Plan(overrides=overrides, folder=folder, sweep=sweep, on_slurm=multirun and runs_on_slurm(config))
 
 
 def _refuse_sweeps(parsed: list[Override]) -> None:

@@ -27,7 +27,13 @@ def times(first: float, second: float) -> float:
     return float(first) * float(second)
 
 
+def gpus(accelerator: str, devices: int) -> int | None:
+    """Return how many GPUs a node gives to a run on ``devices`` of this kind; None where it needs none."""
+    return devices if accelerator in ("gpu", "cuda") else None
+
+
 def register_resolvers() -> None:
-    """Make ``${slug:...}`` and ``${times:...}`` known in this process (launchers start others: they import the job's module)."""
+    """Make ``${slug:...}``, ``${times:...}`` and ``${gpus:...}`` known in this process (a launcher's imports the job's module)."""
     OmegaConf.register_new_resolver("slug", slug, replace=True)
     OmegaConf.register_new_resolver("times", times, replace=True)
+    OmegaConf.register_new_resolver("gpus", gpus, replace=True)

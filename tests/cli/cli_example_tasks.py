@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,29 @@ def work(config: Any, run_dir: Path) -> dict[str, Any]:
         "pid": os.getpid(),
         "resume": config.resume,
     }
+
+
+def rank_work(config: Any, run_dir: Path) -> dict[str, Any]:
+    """Leave a file per rank with what it was told; with seed 14, rank 1 fails while rank 0 waits for it, unless they are lucky."""
+    rank = int(os.environ["SLURM_PROCID"])
+    with (run_dir / f"rank{rank}.txt").open("a") as file:
+        file.write(f"resume={config.resume}\n")
+    if config.seed == 14 and "LUCKY" not in os.environ:
+        (run_dir / "checkpoints").mkdir(exist_ok=True)
+        (run_dir / "checkpoints" / "last.ckpt").write_text("half-way")
+        if rank == 1:
+            raise RuntimeError("no space left on the device")
+        time.sleep(300)
+    return {"resume": config.resume}
+
+
+class SIGTERMException(SystemExit):
+    """What Lightning raises at the end of a step after a termination signal."""
+
+
+def stopped(config: Any, run_dir: Path) -> dict[str, Any]:
+    """End as a training does that was told to."""
+    raise SIGTERMException
 
 
 def tell_command(config: Any, run_dir: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A real Slurm of one node on this machine, for tests: started as root without systemd, gone when the block ends."""
+"""A real Slurm on this machine, for tests: one or several nodes, started as root without systemd, gone when the block ends."""
 
 from __future__ import annotations
 
@@ -29,15 +29,14 @@ ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmctldPort={port}
-SlurmdPort={node_port}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -47,9 +46,12 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MinJobAge=3600
 KillWait=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 State=UNKNOWN
-PartitionName=tests Nodes={host} Default=YES MaxTime=INFINITE State=UP
+SlurmdParameters=config_overrides
+{nodes}
+PartitionName=tests Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+
+_NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=1000 State=UNKNOWN"
 
 
 def why_not() -> str | None:
@@ -60,31 +62,36 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[dict[str, str]]:
-    """Start munged, slurmctld and slurmd with all their files in ``folder``; yield the environment that talks to them."""
-    for name in ("state", "spool", "bin"):
+def cluster(folder: Path, num_nodes: int = 1) -> Iterator[dict[str, str]]:
+    """Start munged, slurmctld and a slurmd per node, all their files in ``folder``; yield the environment variables that lead there.
+
+    The nodes are called n1, n2, ...: names that nobody resolves, so the variables also say where rank 0 is found.
+    """
+    names = [f"n{i + 1}" for i in range(num_nodes)]
+    for name in ("state", "bin", *(f"spool.{name}" for name in names)):
         (folder / name).mkdir(parents=True)
     conf = folder / "slurm.conf"
-    ports = {"port": _free_port(), "node_port": _free_port()}
-    conf.write_text(_CONF.format(host=socket.gethostname(), folder=folder, cpus=os.cpu_count(), **ports))
+    nodes = "\n".join(_NODE.format(name=name, host=socket.gethostname(), port=_free_port()) for name in names)
+    conf.write_text(_CONF.format(host=socket.gethostname(), folder=folder, port=_free_port(), nodes=nodes))
     sacct = folder / "bin" / "sacct"
     sacct.write_text(_SACCT)
     sacct.chmod(0o755)
-    environment = {**os.environ, "SLURM_CONF": str(conf), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    variables = {"SLURM_CONF": str(conf), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "MASTER_ADDR": "127.0.0.1"}
+    environment = os.environ | variables
     processes: list[subprocess.Popen[bytes]] = []
     try:
         processes.append(_start(_munged(folder), environment, folder / "munged.out"))
         _wait(lambda: (folder / "munge.socket").exists(), "munged")
         processes.append(_start(["slurmctld", "-D", "-c", "-i"], environment, folder / "slurmctld.out"))
-        processes.append(_start(["slurmd", "-D", "-N", socket.gethostname()], environment, folder / "slurmd.out"))
-        _wait(lambda: b"idle" in _output(["sinfo", "-h", "-o", "%t"], environment), "a node that is idle")
-        yield environment
+        processes += [_start(["slurmd", "-D", "-N", name], environment, folder / f"slurmd.{name}.out") for name in names]
+        _wait(lambda: _output(["sinfo", "-h", "-N", "-o", "%t"], environment).split() == [b"idle"] * num_nodes, "nodes that are idle")
+        yield variables
     finally:
         subprocess.run(["scancel", "-f", "-u", "root"], env=environment, capture_output=True, check=False)
         for process in reversed(processes):
             process.terminate()
         for process in processes:
-            process.wait(timeout=20)
+            _end(process)
 
 
 def _munged(folder: Path) -> list[str]:
@@ -99,6 +106,15 @@ def _munged(folder: Path) -> list[str]:
 def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was told to end; a slurmd that still waits for a killed job is not waited for."""
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait(ready: object, what: str) -> None:

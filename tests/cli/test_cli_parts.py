@@ -14,8 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from osediff_exp.cli.arguments import parse_arguments
-from osediff_exp.cli.job import job, process_rank
+from osediff_exp.cli.job import job
 from osediff_exp.cli.keys import did_you_mean, exists
+from osediff_exp.cli.ranks import process_rank
 from osediff_exp.cli.records import exit_status, write_result, write_text
 from osediff_exp.cli.resolvers import register_resolvers, slug
 from osediff_exp.cli.targets import target_paths, target_problem

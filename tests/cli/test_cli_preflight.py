@@ -24,7 +24,7 @@ def plan(*argv: str) -> Plan:
 MISTAKES = [
     (["+experiment=vsd_ablaton"], ["no experiment", "Did you mean 'vsd_ablation'?", "pixels, terms"]),
     (["experiment=pixel"], ["Did you mean 'pixels'?"]),
-    (["task=reprot"], ["no task", "Did you mean 'report'?", "report, work"]),
+    (["task=reprot"], ["no task", "Did you mean 'report'?", "ranks, report, stopped, work"]),
     (["backbone=3"], ["no backbone is called '3'", "sd21, tiny"]),
     (["loss/terms=[mse,vds]"], ["no loss/terms", "Did you mean 'vsd'?"]),
     (["hydra/launcher=no_such"], ["no hydra/launcher", "basic"]),

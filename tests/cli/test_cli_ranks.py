@@ -1,0 +1,151 @@
+"""Several ranks of one run: what they know of each other; and jobs that fit the training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from osediff_exp.cli.arguments import parse_arguments
+from osediff_exp.cli.conf_tree import conf_dir
+from osediff_exp.cli.preflight import make_plan
+from osediff_exp.cli.ranks import LAUNCH, Decision, environment_of_one_run, launch_id, rank_zeros_decision, tell_ranks
+from osediff_exp.cli.resolvers import gpus
+from osediff_exp.cli.slurm import check_job
+from osediff_exp.cli.stops import is_interrupt, requeued_by_slurm, what_stopped_it
+from osediff_exp.errors import UserError
+
+
+@pytest.fixture
+def slurm_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_the_other_ranks_learn_what_rank_0_does(slurm_step: None, tmp_path: Path, decision: Decision) -> None:
+    tell_ranks(tmp_path, decision)
+    assert rank_zeros_decision(tmp_path, patience=1) is decision
+
+
+def test_the_word_of_an_earlier_launch_does_not_count(slurm_step: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_ranks(tmp_path, Decision.KEEP)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(TimeoutError, match=r"rank 1 has waited 0 s for rank 0"):
+        rank_zeros_decision(tmp_path, patience=0.3)
+
+
+def test_a_rank_alone_tells_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert launch_id() is None
+    tell_ranks(tmp_path, Decision.START)
+    assert not (tmp_path / LAUNCH).exists()
+
+
+def test_what_lightning_leaves_in_the_environment_ends_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    before = dict(os.environ)
+    with environment_of_one_run():
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    assert dict(os.environ) == before
+
+
+FAILING_RANK = """
+import os
+from osediff_exp.cli.ranks import end_as_failed
+end_as_failed()
+print("said to the end")
+"""
+
+
+@pytest.mark.parametrize(("variables", "status"), [({"SLURM_NTASKS": "2"}, 1), ({"SLURM_NTASKS": "1"}, 0)])
+def test_a_failed_rank_of_several_ends_badly_after_its_last_word(variables: dict[str, str], status: int) -> None:
+    environment = os.environ | {"SLURM_PROCID": "0", "PYTHONPATH": str(Path(__file__).parents[2])} | variables
+    done = subprocess.run([sys.executable, "-c", FAILING_RANK], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, "said to the end\n")
+
+
+class SIGTERMException(SystemExit):
+    """As Lightning calls it."""
+
+
+def exit_on_interrupt() -> None:
+    """As Lightning does."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+class UncompletedJobError(RuntimeError):
+    """As submitit calls it."""
+
+
+def test_signals_are_told_from_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit) as interrupted:
+        exit_on_interrupt()
+    assert is_interrupt(interrupted.value)
+    assert not is_interrupt(SystemExit(1))
+    assert "termination signal" in str(what_stopped_it(SIGTERMException()))
+    assert what_stopped_it(SystemExit(3)) is what_stopped_it(UncompletedJobError()) is None
+    assert not requeued_by_slurm(SystemExit(-1))
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    assert "time limit" in str(what_stopped_it(UncompletedJobError()))
+    assert requeued_by_slurm(SystemExit(-1))
+    assert "queued it again" in str(what_stopped_it(SystemExit(-1)))
+
+
+def test_a_termination_signal_ends_the_sweep_with_a_line_in_its_arm(call: object, workplace: Path) -> None:
+    assert callable(call)
+    done = call("-m", "task=stopped", "seed=1,2", "hydra.sweep.dir=here")
+    assert done.returncode == 128 + signal.SIGTERM
+    assert (workplace / "here" / "0_seed=1" / "error.txt").read_text().startswith("stopped by a termination signal")
+    assert not (workplace / "here" / "1_seed=2").exists()
+
+
+def job_config(*, tasks: object = 1, nodes: object = 1, devices: object = 1, num_nodes: object = 1, task: str = "train") -> DictConfig:
+    launcher = {"_target_": "hydra_plugins.x.SlurmLauncher", "tasks_per_node": tasks, "nodes": nodes}
+    trainer = {"devices": devices, "num_nodes": num_nodes}
+    return OmegaConf.create({"hydra": {"launcher": launcher}, "trainer": trainer, "task": {"name": task}})
+
+
+def test_jobs_that_fit_pass() -> None:
+    for config in (job_config(), job_config(tasks=4, nodes=2, devices=4, num_nodes=2), job_config(task="evaluate")):
+        check_job(config, config)
+
+
+@pytest.mark.parametrize(
+    ("job", "arm", "line"),
+    [
+        (job_config(tasks=4), job_config(devices=2), "hydra.launcher.tasks_per_node=4, but trainer.devices=2: Slurm starts"),
+        (job_config(nodes=1), job_config(num_nodes=2), "hydra.launcher.nodes=1, but trainer.num_nodes=2: Slurm starts"),
+        (job_config(tasks="auto"), job_config(devices="auto"), "hydra.launcher.tasks_per_node=auto: Slurm has to know how many"),
+        (job_config(tasks=2), job_config(devices=2, task="evaluate"), "task=evaluate works in one process: add trainer.devices=1"),
+    ],
+)
+def test_jobs_that_do_not_fit_are_refused(job: DictConfig, arm: DictConfig, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        check_job(job, arm)
+
+
+def test_a_node_gives_gpus_to_runs_on_gpus() -> None:
+    assert [gpus("gpu", 4), gpus("cuda", 2), gpus("cpu", 2)] == [4, 2, None]
+
+
+def test_the_real_tree_gives_a_job_one_process_per_device() -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
+    from osediff_exp.cli.compose import open_composer
+
+    typed = ["trainer=gpu", "trainer.num_nodes=2", "hydra/launcher=slurm"]
+    with open_composer(conf_dir(), typed) as composer:
+        launcher = composer.whole(typed).hydra.launcher
+        assert (launcher.nodes, launcher.tasks_per_node, launcher.gpus_per_node) == (2, 4, 4)
+        assert composer.whole(["hydra/launcher=slurm"]).hydra.launcher.gpus_per_node is None
+    with pytest.raises(UserError, match="set trainer.devices alone, one value for all arms"):
+        make_plan(conf_dir(), parse_arguments(["-m", "trainer.devices=1,2", "hydra/launcher=slurm"]))
