@@ -10,11 +10,26 @@ import osediff_exp  # noqa: F401 - first: see tests/conftest.py
 
 # isort: split
 import torch
-from tiny_parts import make_data, make_module, make_trainer, trainable
+from tiny_parts import TERM_SETTINGS, make_data, make_module, make_term, make_trainer, trainable
+from torch import Tensor
 
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
 from osediff_exp.callbacks.validation_records import ValidationRecords
-from osediff_exp.models.backbone import load_backbone
+from osediff_exp.losses.base import CriticTerm, LossTerm
+from osediff_exp.losses.mse import MSELoss
+from osediff_exp.metrics.fid import FID
+from osediff_exp.metrics.psnr_y import PSNRY
+from osediff_exp.models.backbone import Backbone, load_backbone
+
+
+def every_critic(backbone: Backbone) -> dict[str, LossTerm]:
+    """Return every term with networks of its own, by its class's name."""
+    return {kind.__name__: make_term(kind, backbone) for kind in TERM_SETTINGS if issubclass(kind, CriticTerm)}
+
+
+def mean_colours(images: Tensor) -> Tensor:
+    """Stand in for FID's network: three features of a picture."""
+    return images.mean(dim=(2, 3))
 
 
 def train(
@@ -27,10 +42,16 @@ def train(
     batch_size: int,
     accumulate: int,
     critic_updates: int = 1,
+    all_critics: bool = False,
 ) -> None:
-    """Train 3 steps and write ``folder/trained.pt``: tensors, latest figures, per-image scores."""
+    """Train 3 steps and write ``folder/trained.pt``: tensors, latest figures, per-image scores.
+
+    The terms are MSE and VSD, or with ``all_critics`` MSE and every term that has networks of its own.
+    """
     backbone = load_backbone(sources=[str(backbone_folder)])
-    module = make_module(backbone, max_steps=3, accumulate=accumulate, critic_updates=critic_updates)
+    terms = {"mse": MSELoss(weight=1.0), **every_critic(backbone)} if all_critics else None
+    metrics = {"psnr": PSNRY(), "fid": FID(features=mean_colours)}
+    module = make_module(backbone, terms=terms, metrics=metrics, max_steps=3, accumulate=accumulate, critic_updates=critic_updates)
     trainer = make_trainer(
         folder,
         devices=devices,

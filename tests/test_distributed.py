@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_worker import train
-from tiny_parts import largest_difference, make_module, trainable, write_photos
+from distributed_worker import every_critic, train
+from tiny_parts import largest_difference, make_module, make_terms, trainable, write_photos
 
 from osediff_exp.models.backbone import Backbone
 
@@ -36,23 +36,28 @@ def two_processes(backbone_folder: Path, folder: Path, **settings: Any) -> dict[
 
 
 @pytest.mark.parametrize(
-    ("num_val", "accumulate", "critic_updates"),
-    [(3, 1, 2), pytest.param(3, 1, 1, marks=pytest.mark.slow), pytest.param(2, 2, 1, marks=pytest.mark.slow)],
+    ("num_val", "accumulate", "critic_updates", "all_critics"),
+    [
+        (3, 1, 2, True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, 1, 1, False), (2, 2, 1, False), (2, 2, 2, True))),
+    ],
 )
 def test_two_processes_are_one(
-    backbone: Backbone, backbone_folder: Path, tmp_path: Path, num_val: int, accumulate: int, critic_updates: int
+    backbone: Backbone, backbone_folder: Path, tmp_path: Path, num_val: int, accumulate: int, critic_updates: int, all_critics: bool
 ) -> None:
     write_photos(tmp_path / "photos" / "train", 3)
     write_photos(tmp_path / "photos" / "val", num_val)
     settings = {"photos": tmp_path / "photos", "num_val": num_val, "accumulate": accumulate, "critic_updates": critic_updates}
+    settings |= {"all_critics": all_critics}
     one = one_process(backbone_folder, tmp_path / "one", batch_size=4, **settings)
     two = two_processes(backbone_folder, tmp_path / "two", batch_size=2, **settings)
     assert largest_difference(one["weights"], two["weights"]) < 1e-5
-    start = trainable(make_module(backbone))
-    for prefix in ("generator.", "terms.vsd.score."):
+    critics = every_critic(backbone) if all_critics else make_terms(backbone, "vsd")
+    start = trainable(make_module(backbone, terms=critics))
+    for prefix in ("generator.", *(f"terms.{name}." for name in critics)):
         moved = [float((weight - start[name]).abs().max()) for name, weight in one["weights"].items() if name.startswith(prefix)]
         assert max(moved) > 1e-3
-    assert one["latest"].keys() == two["latest"].keys()
+    assert one["latest"].keys() == two["latest"].keys() >= {"val/psnr", "val/fid", "val/bicubic_fid"}
     for key, value in one["latest"].items():
         if "second" not in key:
             assert two["latest"][key] == pytest.approx(value, rel=2e-3), key

@@ -16,7 +16,8 @@ from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.errors import UserError
 from osediff_exp.losses.mse import MSELoss
-from osediff_exp.metrics.psnr_y import psnr_y
+from osediff_exp.metrics.fid import FID, frechet_distance, inception_input
+from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.module import RestorationModule, check_validation_share
 
@@ -141,6 +142,24 @@ def test_validation_figures_are_those_of_a_direct_computation(backbone: Backbone
     assert module.latest["val/psnr"] == pytest.approx(sum(scores) / 3, rel=1e-5)
     assert module.latest["val/bicubic_psnr"] == pytest.approx(sum(bicubic) / 3, rel=1e-5)
     assert module.validated_step == module.steps_taken == 2
+
+
+def test_a_metric_of_sets_scores_the_whole_validation_set(backbone: Backbone, tmp_path: Path) -> None:
+    """FID sees all pictures and gives one figure; the table of pictures has no column for it."""
+    metrics = {"psnr": PSNRY(), "fid": FID(features=lambda images: images.mean(dim=(2, 3)))}
+    module = train(backbone, tmp_path, terms=("mse",), metrics=metrics, validate_every=1)
+    data = make_data(tmp_path / "photos", batch_size=2)
+    data.setup("validate")
+    features: dict[str, list[torch.Tensor]] = {"output": [], "lq": [], "hq": []}
+    for batch in data.val_dataloader():
+        with torch.no_grad():
+            image = module.generator(2 * batch["lq"] - 1, backbone.encode_prompts(["sharp photo"])).image
+        for key, picture in (("output", (image + 1) / 2), ("lq", batch["lq"]), ("hq", batch["hq"])):
+            features[key].append(inception_input(picture).mean(dim=(2, 3)))
+    output, lq, hq = (torch.cat(rows) for rows in features.values())
+    assert module.latest["val/fid"] == pytest.approx(frechet_distance(output, hq).item(), rel=1e-3)
+    assert module.latest["val/bicubic_fid"] == pytest.approx(frechet_distance(lq, hq).item(), rel=1e-3)
+    assert all(row.keys() == {"name", "psnr", "bicubic_psnr"} for row in module.per_image)
 
 
 def test_validating_does_not_change_the_training(backbone: Backbone, tmp_path: Path) -> None:
@@ -280,9 +299,10 @@ def test_nothing_to_train_or_no_term_is_the_users_mistake(backbone: Backbone) ->
 
 
 def test_a_constant_prompt_is_encoded_once_a_run(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, asked = make_module(backbone), []
+    asked: list[list[str]] = []
     encode = Backbone.encode_prompts
     monkeypatch.setattr(Backbone, "encode_prompts", lambda self, prompts: asked.append(prompts) or encode(self, prompts))
+    module = make_module(backbone)
     for _ in range(3):
         features = module.embed(["tree", "photo", "tree"])
     assert asked == [["tree", "photo"]]
@@ -294,4 +314,4 @@ def test_many_prompts_do_not_fill_the_memory(backbone: Backbone) -> None:
     for start in range(0, 600, 100):
         prompts = [f"tree {k}" for k in range(start, start + 100)]
         assert module.embed(prompts).shape == (100, 16, 16)
-    assert len(module._text_cache) <= 256
+    assert len(module._prompt_features.known) <= 256

@@ -29,7 +29,7 @@ class DMDGANLoss(ScoreDistillationLoss):
     ends in a map of logits, so that any latent size fits (DMD2's ends in one).
 
     Args:
-        matching_weight: of DMD's own gradient, which is VSD's (0: the GAN alone).
+        matching_weight: of DMD's own gradient, which is VSD's (0: the GAN alone). DMD2 halves the square: 0.5 is its ratio to the GAN.
         gan_weight: of softplus(-D(z_hat)) in the generator's loss; critic_weight: of the discriminator's loss beside the denoising loss.
         gan_t_min, gan_t_max: t ~ uniform{gan_t_min..gan_t_max-1} of the judged latents.
         head_width: channels of the head, a multiple of 8.

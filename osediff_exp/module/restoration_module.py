@@ -1,8 +1,7 @@
-"""The LightningModule: generator, loss terms, optimizers, validation."""
+"""The LightningModule: generator, loss terms, optimizers, validation, checkpoints."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -16,14 +15,18 @@ from osediff_exp.checkpoints.own import check_resumable, stamp
 from osediff_exp.errors import UserError
 from osediff_exp.losses.base import CriticTerm, LossInputs, LossTerm
 from osediff_exp.metrics.base import ImageMetric
+from osediff_exp.metrics.set_metric import SetMetric
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator import Generator, GeneratorOutput, Noise
 from osediff_exp.models.prompts import PromptExtractor
+from osediff_exp.module.figures import Speed, StepFigures
+from osediff_exp.module.objective import Logs, critics_objective, generator_objective
+from osediff_exp.module.prompt_features import PromptFeatures
+from osediff_exp.module.scores import ValidationScores, check_validation_share
+from osediff_exp.module.stepping import Trained, step_together
 from osediff_exp.randomness import sample_noise
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-Logs = dict[str, Tensor]
-_BASELINE = "bicubic_"
 
 
 class RestorationModule(pl.LightningModule):
@@ -58,7 +61,7 @@ class RestorationModule(pl.LightningModule):
         optimizer: OptimizerFactory,
         prompts: PromptExtractor,
         negative_prompt: str,
-        metrics: dict[str, ImageMetric],
+        metrics: Mapping[str, ImageMetric | SetMetric],
         seed: int,
         max_steps: int,
         accumulate: int = 1,
@@ -77,8 +80,7 @@ class RestorationModule(pl.LightningModule):
         self.backbone = backbone
         self.generator = generator
         self.terms = nn.ModuleDict(terms)
-        self.metrics = nn.ModuleDict(metrics)
-        self.baseline = nn.ModuleDict({_BASELINE + name: metric.clone() for name, metric in metrics.items()})
+        self.scores = ValidationScores(metrics)
         self.optimizer_factory = optimizer
         self.prompts, self.negative_prompt = prompts, negative_prompt
         self.seed, self.max_steps, self.accumulate, self.clip_norm, self.log_every = seed, max_steps, accumulate, clip_norm, log_every
@@ -90,24 +92,27 @@ class RestorationModule(pl.LightningModule):
             )
         self.steps_taken = 0
         self.latest: dict[str, float] = {}
-        self.per_image: list[dict[str, Any]] = []
         self.validated_step = -1
         self._micro_batch = 0
-        self._figures: dict[str, list[Tensor]] = {}
-        self._since = (0, time.perf_counter())
-        self._text_cache: dict[str, Tensor] = {}
+        self._figures = StepFigures()
+        self._speed = Speed()
+        self._prompt_features = PromptFeatures(backbone.encode_prompts)
 
     # ---- parts
 
     @property
     def critics(self) -> dict[str, CriticTerm]:
         """The terms that train networks of their own."""
-        return {name: term for name, term in self.terms.items() if isinstance(term, CriticTerm)}
+        return {name: term for name, term in self._terms.items() if isinstance(term, CriticTerm)}
 
     @property
-    def _metrics(self) -> dict[str, ImageMetric]:
-        """The restored image's metrics, then the same of the bicubic enlargement."""
-        return {name: metric for name, metric in [*self.metrics.items(), *self.baseline.items()] if isinstance(metric, ImageMetric)}
+    def _terms(self) -> dict[str, LossTerm]:
+        return {name: term for name, term in self.terms.items() if isinstance(term, LossTerm)}
+
+    @property
+    def per_image(self) -> list[dict[str, Any]]:
+        """The last validation's scores, a row per picture."""
+        return self.scores.rows
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return who trains what: ``generator``, then each critic by its term's name."""
@@ -123,14 +128,8 @@ class RestorationModule(pl.LightningModule):
         ]
 
     def embed(self, prompts: list[str]) -> Tensor:
-        """Return text features (B, L, D); the constant prompts of a run are encoded once."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text_cache]
-        if missing:
-            if len(self._text_cache) + len(missing) > 256:
-                self._text_cache.clear()
-                missing = list(dict.fromkeys(prompts))
-            self._text_cache.update(zip(missing, self.backbone.encode_prompts(missing).cpu(), strict=True))
-        return torch.stack([self._text_cache[prompt] for prompt in prompts]).to(self.device)
+        """Return the prompts' text features (B, L, D)."""
+        return self._prompt_features(prompts).to(self.device)
 
     def restore(self, lq: Tensor, prompts: list[str], noise: Noise | None = None) -> GeneratorOutput:
         """Restore ``lq`` (B, 3, H, W) in [0, 1]; the output's image is in [-1, 1]."""
@@ -142,7 +141,7 @@ class RestorationModule(pl.LightningModule):
         check_validation_share(len(self.trainer.datamodule.val_pairs), self.trainer.world_size)  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:
-        self._since = (self.steps_taken, time.perf_counter())
+        self._speed.restart(self.steps_taken)
         for logger in self.loggers:
             if hasattr(logger, "forget_after"):  # a resumed run writes the rows behind its checkpoint anew
                 logger.forget_after(self.steps_taken)
@@ -151,8 +150,7 @@ class RestorationModule(pl.LightningModule):
         last_round = self._micro_batch >= self.accumulate * (self.critic_updates - 1)
         loss, logs = self._losses(batch) if last_round else self._critics_losses(batch)
         self.manual_backward(loss / self.accumulate)
-        for key, value in logs.items():
-            self._figures.setdefault(key, []).append(value.float().reshape(-1))
+        self._figures.add(logs)
         self._micro_batch += 1
         if self._micro_batch % self.accumulate == 0:
             norms = self._step_optimizers(generator_too=last_round)
@@ -160,11 +158,13 @@ class RestorationModule(pl.LightningModule):
                 self._finish_step(norms, len(batch["index"]))
 
     def _finish_step(self, norms: Logs, batch_size: int) -> None:
-        logs = {key: torch.cat(values) for key, values in self._figures.items()} | norms
-        self._micro_batch, self._figures = 0, {}
+        self._figures.add(norms)
+        self._micro_batch = 0
         self.steps_taken += 1
         self.trainer.datamodule.set_position(self.steps_taken)  # type: ignore[attr-defined]
-        self._log_step(logs, batch_size)
+        if self.steps_taken % self.log_every == 0 or self.steps_taken in (1, self.max_steps):
+            self._publish(self._step_figures(batch_size))
+        self._figures.clear()
         if self.steps_taken >= self.max_steps:
             self.trainer.should_stop = True
 
@@ -190,72 +190,39 @@ class RestorationModule(pl.LightningModule):
     def _losses(self, batch: dict[str, Any]) -> tuple[Tensor, Logs]:
         """Return the sum to differentiate and the figures of a micro-batch that trains everything."""
         inputs = self._loss_inputs(batch)
-        total, logs = torch.zeros((), device=self.device), {}
-        for name, term in self.terms.items():
-            output = term(inputs)
-            total = total + term.weight * output.loss
-            logs[f"train/{name}"] = output.loss.detach()
-            logs |= {f"{name}/{key}": value.detach() for key, value in output.logs.items()}
-        logs["train/loss"] = total.detach()
-        critics, more = self._critics_sum(inputs)
-        return total + critics, logs | more
+        loss, logs = generator_objective(self._terms, inputs)
+        critics_loss, critics_logs = critics_objective(self.critics, inputs)
+        return loss + critics_loss, logs | critics_logs
 
     def _critics_losses(self, batch: dict[str, Any]) -> tuple[Tensor, Logs]:
         """Return the same for a micro-batch that trains the critics alone."""
         with torch.no_grad():
             inputs = self._loss_inputs(batch)
-        total, logs = self._critics_sum(inputs)
+        loss, logs = critics_objective(self.critics, inputs)
         # DDP waits for a gradient of every parameter it knows: the generator's are zeros here.
-        return total + 0.0 * sum(parameter.sum() for parameter in self.generator.trainable_parameters()), logs
-
-    def _critics_sum(self, inputs: LossInputs) -> tuple[Tensor, Logs]:
-        total, logs = torch.zeros((), device=self.device), {}
-        for name, critic in self.critics.items():
-            output = critic.critic_loss(inputs)
-            total = total + output.loss
-            logs[f"train/{name}_critic"] = output.loss.detach()
-            logs |= {f"{name}/{key}": value.detach() for key, value in output.logs.items()}
-        return total, logs
+        return loss + 0.0 * sum(parameter.sum() for parameter in self.generator.trainable_parameters()), logs
 
     def _step_optimizers(self, *, generator_too: bool) -> Logs:
-        """Clip, step and reset the optimizers; return gradient norms before clipping, and learning rates."""
+        """Step the critics, and the generator too in the last round."""
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        players = [
+            Trained(name, parameters, optimizer)  # type: ignore[arg-type]
+            for (name, parameters), optimizer in zip(self.parameter_groups().items(), optimizers, strict=True)
+            if name != "generator" or generator_too
+        ]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        # Under fp16 the gradients are still multiplied by the scaler's factor here (Lightning divides inside step()): so is the limit.
-        scale = scaler.get_scale() if scaler is not None else 1.0
-        limit = (self.clip_norm or float("inf")) * scale
-        logs = {}
-        for (name, parameters), optimizer in zip(self.parameter_groups().items(), optimizers, strict=True):
-            if name == "generator" and not generator_too:
-                continue
-            logs[f"train/grad_norm/{name}"] = nn.utils.clip_grad_norm_(parameters, limit) / scale
-            logs[f"train/lr/{name}"] = torch.tensor(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            optimizer.zero_grad()
-        return logs
+        return step_together(players, clip_norm=self.clip_norm, scaler=scaler)
 
-    def _log_step(self, logs: Logs, batch_size: int) -> None:
-        if self.steps_taken % self.log_every and self.steps_taken not in (1, self.max_steps):
-            return
-        figures = self._reduce(logs)
-        steps, since = self._since
-        elapsed = time.perf_counter() - since
-        images = (self.steps_taken - steps) * batch_size * self.accumulate * self.critic_updates * self.trainer.world_size
-        figures["train/images_per_second"] = images / elapsed
-        self._since = (self.steps_taken, time.perf_counter())
-        self._publish(figures)
+    def _step_figures(self, batch_size: int) -> dict[str, float]:
+        """Return the step's figures over all samples and ranks, and how many pictures a second all ranks have seen since the last."""
+        gather = self._gather if self.trainer.world_size > 1 else None
+        images = batch_size * self.accumulate * self.critic_updates * self.trainer.world_size
+        speed = {"train/images_per_second": images * self._speed.lap(self.steps_taken)}
+        return self._figures.means(device=self.device, gather=gather) | speed
 
-    def _reduce(self, logs: Logs) -> dict[str, float]:
-        """Average each figure over samples and ranks; NaN marks samples a figure does not concern."""
-        columns = {key: value.float().reshape(-1).to(self.device) for key, value in logs.items()}
-        reduced = {}
-        for key, value in columns.items():
-            gathered = self.all_gather(value) if self.trainer.world_size > 1 else value
-            mean = float(torch.as_tensor(gathered).nanmean())
-            if mean == mean:
-                reduced[key] = mean
-        return reduced
+    def _gather(self, column: Tensor) -> Tensor:
+        return torch.as_tensor(self.all_gather(column))
 
     def _publish(self, figures: dict[str, float]) -> None:
         self.latest |= figures
@@ -265,35 +232,20 @@ class RestorationModule(pl.LightningModule):
     # ---- validation
 
     def on_validation_epoch_start(self) -> None:
-        self.per_image = []
+        self.scores.start()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         restored = self.restore(batch["lq"], self.prompts(batch["lq"], batch["name"]))
         output = ((restored.image + 1) / 2).mul(255).round().div(255)
-        rows: list[dict[str, Any]] = [{"name": name} for name in batch["name"]]
-        for name, metric in self._metrics.items():
-            picture = batch["lq"] if name.startswith(_BASELINE) else output
-            for row, score in zip(rows, metric.add(picture.float(), batch["hq"].float()), strict=True):
-                row[name] = float(score)
-        self.per_image += rows
+        self.scores.add(batch["name"], output, batch["lq"], batch["hq"])
         return {"output": output}
 
     def on_validation_epoch_end(self) -> None:
-        figures = {}
-        for name, metric in self._metrics.items():
-            if int(metric.count) or self.trainer.world_size > 1:
-                figures[f"val/{name}"] = float(metric.compute())
-            metric.reset()
-        if self.trainer.world_size > 1:
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.per_image)
-            self.per_image = [row for rows in gathered for row in rows]
-        self.per_image.sort(key=lambda row: row["name"])
+        figures = self.scores.finish(world_size=self.trainer.world_size)
         if not self.trainer.sanity_checking:
             self.validated_step = self.steps_taken
-            self._publish(figures)
-        # Time spent validating is no training time.
-        self._since = (self.steps_taken, time.perf_counter())
+            self._publish({f"val/{name}": value for name, value in figures.items()})
+        self._speed.restart(self.steps_taken)  # time spent validating is no training time
 
     # ---- checkpoints: only what trains
 
@@ -313,12 +265,3 @@ class RestorationModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_resumable(checkpoint, self.state_dict(), self.backbone, self._fingerprint)
         self.steps_taken = checkpoint["steps_taken"]
-
-
-def check_validation_share(num_pictures: int, world_size: int) -> None:
-    """Raise UserError where a process would have no validation picture: Lightning passes it by, and the others wait for it for ever."""
-    if 0 < num_pictures < world_size:
-        raise UserError(
-            f"{num_pictures} validation pictures cannot be shared by {world_size} processes: give at least {world_size}, none at all, "
-            "or set trainer.devices lower"
-        )

@@ -1,0 +1,54 @@
+"""The figures of a step: collected over its micro-batches, averaged over samples and ranks, with the speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class StepFigures:
+    """Collects detached figures, scalars or (B,), over the micro-batches of a step.
+
+    NaN marks samples that a figure does not concern: they do not count in its mean.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Tensor]] = {}
+
+    def add(self, logs: dict[str, Tensor]) -> None:
+        for key, value in logs.items():
+            self._columns.setdefault(key, []).append(value.float().reshape(-1))
+
+    def clear(self) -> None:
+        self._columns = {}
+
+    def means(self, *, device: torch.device, gather: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
+        """Return each figure's mean over samples and ranks; figures that concern no sample are left out.
+
+        Args:
+            device: where ranks meet.
+            gather: brings together what the ranks hold (each as many figures of the same keys); None for one process.
+        """
+        columns = {key: torch.cat([value.to(device) for value in values]) for key, values in self._columns.items()}
+        means = {key: float((gather(column) if gather else column).nanmean()) for key, column in columns.items()}
+        return {key: mean for key, mean in means.items() if mean == mean}
+
+
+class Speed:
+    """Steps per second since :meth:`restart`."""
+
+    def __init__(self) -> None:
+        self.restart(0)
+
+    def restart(self, steps: int) -> None:
+        """Count from here: ``steps`` are done."""
+        self._steps, self._since = steps, time.perf_counter()
+
+    def lap(self, steps: int) -> float:
+        """Return the steps per second since the last restart or lap, ``steps`` being done now."""
+        done, elapsed = steps - self._steps, time.perf_counter() - self._since
+        self.restart(steps)
+        return done / elapsed

@@ -1,0 +1,72 @@
+"""The scores of a validation: of the restored pictures, and of the bicubic enlargement beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from osediff_exp.errors import UserError
+from osediff_exp.metrics.base import ImageMetric
+from osediff_exp.metrics.set_metric import SetMetric
+
+BASELINE = "bicubic_"
+
+
+class ValidationScores(nn.Module):
+    """Scores pictures one by one, and as a set where a metric (FID) is of sets only.
+
+    Args:
+        metrics: by name.
+
+    Attributes:
+        rows: per picture ``name``, a figure per :class:`ImageMetric`, and the same with the prefix ``bicubic_``; after :meth:`finish`
+            those of all ranks, sorted by name.
+    """
+
+    def __init__(self, metrics: Mapping[str, ImageMetric | SetMetric]) -> None:
+        super().__init__()
+        self.metrics = nn.ModuleDict(dict(metrics))
+        self.baseline = nn.ModuleDict({BASELINE + name: metric.clone() for name, metric in metrics.items()})
+        self.rows: list[dict[str, Any]] = []
+
+    def start(self) -> None:
+        """Forget the last validation's rows."""
+        self.rows = []
+
+    def add(self, names: list[str], output: Tensor, lq: Tensor, hq: Tensor) -> None:
+        """Score restored pictures ``output`` and the enlarged ``lq`` against ``hq``, all (B, 3, H, W) in [0, 1]."""
+        rows: list[dict[str, Any]] = [{"name": name} for name in names]
+        for metrics, pictures in ((self.metrics, output), (self.baseline, lq)):
+            for name, metric in metrics.items():
+                if not isinstance(metric, ImageMetric):
+                    metric.update(pictures.float(), hq.float())  # type: ignore[operator]
+                    continue
+                for row, score in zip(rows, metric.add(pictures.float(), hq.float()), strict=True):
+                    row[name] = float(score)
+        self.rows += rows
+
+    def finish(self, *, world_size: int) -> dict[str, float]:
+        """Return each metric's value over the pictures of all ranks (NaN: it has none); every rank must call this."""
+        figures = {}
+        for name, metric in [*self.metrics.items(), *self.baseline.items()]:
+            if self.rows or world_size > 1:
+                figures[name] = float(metric.compute())  # type: ignore[operator]
+            metric.reset()  # type: ignore[operator]
+        if world_size > 1:
+            gathered: list[Any] = [None] * world_size
+            torch.distributed.all_gather_object(gathered, self.rows)
+            self.rows = [row for rows in gathered for row in rows]
+        self.rows.sort(key=lambda row: row["name"])
+        return figures
+
+
+def check_validation_share(num_pictures: int, world_size: int) -> None:
+    """Raise UserError where a process would have no validation picture: Lightning passes it by, and the others wait for it for ever."""
+    if 0 < num_pictures < world_size:
+        raise UserError(
+            f"{num_pictures} validation pictures cannot be shared by {world_size} processes: give at least {world_size}, none at all, "
+            "or set trainer.devices lower"
+        )

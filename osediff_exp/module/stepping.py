@@ -1,0 +1,48 @@
+"""Stepping several optimizers after one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One player of a step: its name in the log, what trains, and what steps it."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    optimizer: LightningOptimizer
+
+
+def step_together(players: Sequence[Trained], *, clip_norm: float, scaler: GradScaler | None) -> dict[str, Tensor]:
+    """Clip each player's gradients, step and reset its optimizer; return gradient norms before clipping, and learning rates.
+
+    Under fp16 all gradients of the backward pass are multiplied by the one scaler's factor, so the factor may change only after the last
+    step. Lightning's ``optimizer.step()`` changes it after each: the next player's gradients would be divided by another factor than
+    theirs whenever it grows or, after an overflow, shrinks. A player whose gradients overflowed makes no step.
+
+    Args:
+        clip_norm: largest norm of a player's gradients; 0: no clipping.
+        scaler: of fp16 training, None otherwise.
+    """
+    logs = {}
+    for player in players:
+        if scaler is not None:
+            scaler.unscale_(player.optimizer.optimizer)
+        logs[f"train/grad_norm/{player.name}"] = nn.utils.clip_grad_norm_(player.parameters, clip_norm or float("inf"))
+        logs[f"train/lr/{player.name}"] = torch.tensor(player.optimizer.param_groups[0]["lr"])
+    for player in players:
+        if scaler is not None:
+            scaler.step(player.optimizer.optimizer)
+        else:
+            player.optimizer.step()
+        player.optimizer.zero_grad()
+    if scaler is not None:
+        scaler.update()
+    return logs
