@@ -22,8 +22,9 @@ class TSDLoss(ScoreDistillationLoss):
     at two points; in x0 units (sigma / alpha) (e(z_hat_t) - e(z_H_t)) = (z_hat - x0(z_hat_t)) - (z_H - x0(z_H_t)).
 
     Decided here, where paper and this laboratory differ: w is OSEDiff's normalizer instead of the paper's w(t); the score network stays
-    unguided (theirs is guided like the prior); noises are compared, as the paper writes it (their code compares Stable Diffusion 3's velocities); z_H is the mode of E's posterior; their distribution-aware sampling of timesteps (section
-    3.4) is left out, it belongs to another question.
+    unguided (theirs is guided like the prior); noises are compared, as the paper writes it (their code compares velocities, which Stable
+    Diffusion 3 estimates); z_H is the mode of E's posterior; their distribution-aware sampling of timesteps (section 3.4) is left out,
+    it belongs to another question.
 
     Args:
         target_weight, vsd_weight: the paper's lambda and 1 - lambda (the authors end their training with lambda = 0.3).
