@@ -14,7 +14,11 @@ KEY = "0123456789" * 4
 
 
 class FakeWandb(ThreadingHTTPServer):
-    """A server; ``calls`` holds (path, body) in order, ``views`` the saved reports, and ``silent`` says what is left without an answer."""
+    """A server that keeps of a run what the real one keeps.
+
+    ``calls`` holds (path, body) in order, ``views`` the saved reports, ``lines`` the history of each run id, ``exit_codes`` how each ended,
+    ``deleted`` the ids that are refused, and ``silent`` says what is left without an answer.
+    """
 
     daemon_threads = True
 
@@ -22,6 +26,9 @@ class FakeWandb(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.views: dict[str, dict[str, Any]] = {}
+        self.lines: dict[str, list[str]] = {}
+        self.exit_codes: dict[str, int] = {}
+        self.deleted: set[str] = set()
         self.silent: str = ""  # "": answer everything; "POST": answer only HEAD and GET; "all": answer nothing
         self.stopping = threading.Event()
 
@@ -37,9 +44,16 @@ class FakeWandb(ThreadingHTTPServer):
         return [body.get("variables") or {} for path, body in self.calls if path.endswith("/graphql") and word in body.get("query", "")]
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the rows of all runs' histories."""
-        files = [body["files"] for path, body in self.calls if path.endswith("/file_stream") and body.get("files")]
-        return [json.loads(line) for streams in files for line in streams.get("wandb-history.jsonl", {}).get("content", [])]
+        """Return the rows of all runs' histories as they stand."""
+        return [json.loads(line) for lines in self.lines.values() for line in lines]
+
+    def keep(self, run: str, body: dict[str, Any]) -> None:
+        """Take in a piece of a run's stream: lines replace what stands from their offset on."""
+        sent = (body.get("files") or {}).get("wandb-history.jsonl")
+        if sent is not None:
+            self.lines.setdefault(run, [])[sent["offset"] :] = sent["content"]
+        if body.get("complete"):
+            self.exit_codes[run] = body["exitcode"]
 
     def answer(self, query: str, given: dict[str, Any]) -> dict[str, Any]:
         if "upsertBucket" in query:
@@ -99,7 +113,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self._body()
         self.server.calls.append((self.path, body))
-        data = {"data": self.server.answer(body.get("query", ""), body.get("variables") or {})}
+        given = body.get("variables") or {}
+        if "upsertBucket" in body.get("query", "") and given.get("name") in self.server.deleted:
+            message = f"run {given['name']} was previously created and deleted; try a new run name"
+            self._reply({"errors": [{"message": message}]}, status=409)
+            return
+        if self.path.endswith("/file_stream"):
+            self.server.keep(self.path.split("/")[-2], body)
+        data = {"data": self.server.answer(body.get("query", ""), given)}
         self._reply(data if self.path.endswith("/graphql") else {"exitcode": None, "limits": {}})
 
     def _body(self) -> dict[str, Any]:
@@ -117,13 +138,13 @@ class _Handler(BaseHTTPRequestHandler):
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _reply(self, content: Any) -> None:
+    def _reply(self, content: Any, status: int = 200) -> None:
         if self.server.silent == "all" or (self.server.silent == "POST" and self.command == "POST"):
             self.server.stopping.wait()
             self.close_connection = True
             return
         data = b"" if content is None else json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

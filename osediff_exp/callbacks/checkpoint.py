@@ -27,9 +27,10 @@ class LastCheckpoint(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = pl_module.steps_taken
         if step != self._saved and pl_module._micro_batch == 0 and (step % self.every == 0 or step >= pl_module.max_steps):
-            self._save(trainer, step)
+            self.save(trainer, step)
 
-    def _save(self, trainer: pl.Trainer, step: int) -> None:
+    def save(self, trainer: pl.Trainer, step: int) -> None:
+        """Write the state after ``step`` optimizer steps; to be called between two steps."""
         assert self.folder is not None
         path = self.folder / "last.ckpt"
         temporary = path.with_name("last.ckpt.part")

@@ -6,8 +6,8 @@ import logging
 import os
 import secrets
 from argparse import Namespace
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,26 +15,28 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 from pytorch_lightning.loggers import Logger
 
-from osediff_exp.callbacks.wandb_record import WandbRecord, chosen_mode, read_record, write_record
+from osediff_exp.callbacks.wandb_history import pictures_until, rows_until
+from osediff_exp.callbacks.wandb_record import WandbRecord, chosen_mode, read_record, server_url, sync_command, write_record
+from osediff_exp.callbacks.wandb_server import fault_of_server, remember_silence
 from osediff_exp.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from wandb import Run
 
-__all__ = ["WandbRun", "log_pictures", "wandb_logger"]
+__all__ = ["WandbRun", "closed_as_failed", "log_pictures", "wandb_logger"]
 
 log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 STEP = "trainer/global_step"  # the key under which Lightning, and so most projects, logs the optimizer step
 _LONGEST_TAG, _LONGEST_NAME = 64, 128  # W&B refuses longer ones
+_OFFLINE_TIMEOUT = 60.0  # seconds: W&B's service process starts slowly on a busy machine
 
 
 class WandbRun(Logger):
     """A started W&B run. The first call that fails ends its use: the training goes on without it.
 
-    W&B's own step counts calls; the optimizer step is the key ``trainer/global_step``, which every plot takes as its axis. So a
-    resumed training, which logs some steps a second time, loses nothing.
+    W&B's own step counts calls; the optimizer step is the key ``trainer/global_step``, which every plot takes as its axis.
 
     Args:
         run: as ``wandb.init`` returns it.
@@ -57,6 +59,11 @@ class WandbRun(Logger):
     def version(self) -> str:
         return self._record.id
 
+    @property
+    def sync_command(self) -> str:
+        """The command that sends the run where it was logged offline."""
+        return sync_command([self._folder / "wandb" / self._record.files])
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log figures under the keys of metrics.csv."""
         self._try(lambda run: run.log({**metrics, STEP: step or 0}))
@@ -68,8 +75,19 @@ class WandbRun(Logger):
         """Log pictures (name, picture) under ``val/pictures``."""
         import wandb
 
+        names = tuple(name for name, _ in pictures)
+        if self._run is not None and names != self._record.pictures:
+            self._record = replace(self._record, pictures=names)
+            write_record(self._folder, self._record)
         # Pictures are given directly: those inside a W&B Table would be kept outside the run folder.
         self._try(lambda run: run.log({"val/pictures": [wandb.Image(picture, caption=name) for name, picture in pictures], STEP: step}))
+
+    def replay(self, step: int, pictures: Iterable[str]) -> None:
+        """Log what the run folder holds of the steps up to ``step``; ``pictures`` names those that earlier starts have logged."""
+        for number, figures in rows_until(self._folder, step):
+            self.log_metrics(figures, number)
+        for number, shown in pictures_until(self._folder, step, tuple(pictures)):
+            self.log_images(shown, step=number)
 
     def finish(self, figures: Mapping[str, Any], *, exit_code: int = 0) -> None:
         """End the run: ``figures`` (those of result.json) become its summary. Takes ``finish_timeout`` seconds at most."""
@@ -92,7 +110,8 @@ class WandbRun(Logger):
             action(self._run)
         except Exception as error:  # W&B's own errors are many; none of them may stop a training
             self._run = None
-            log.warning("W&B has failed (%s): the run goes on without it; send what is there later with 'wandb sync'", _first_line(error))
+            fault, command = _first_line(error), self.sync_command
+            log.warning("W&B has failed (%s): the run goes on without it; send what is there later: %s", fault, command)
 
 
 def wandb_logger(
@@ -104,7 +123,8 @@ def wandb_logger(
     init_timeout: float,
     folder: str,
     finish_timeout: float = 60.0,
-    resumed: bool = False,
+    sweep_folder: str | None = None,
+    resume_step: int = 0,
     name: str | None = None,
     group: str | None = None,
     settings: dict[str, Any] | None = None,
@@ -113,10 +133,11 @@ def wandb_logger(
 
     Args:
         mode: ``auto`` is what WANDB_MODE says, else online where a key is found (environment or login), else offline.
-        init_timeout: seconds after which a run that cannot reach the server goes on offline.
+        init_timeout: seconds after which a server that answers, but starts no run, is given up and the run goes on offline.
         finish_timeout: seconds that the end of a run waits for a slow or lost server; the rest is sent with ``wandb sync``.
-        folder: the run folder; W&B's files lie in its ``wandb/``.
-        resumed: go on with the W&B run that the folder remembers, if it does.
+        folder: the run folder; W&B's files lie in its ``wandb/``. A run that this folder has had before is replaced, under the same id.
+        sweep_folder: where a silent server is remembered for the other arms; None: in ``folder``.
+        resume_step: optimizer steps behind the checkpoint from which training goes on: what the folder holds of them is logged anew.
         name, group, tags, settings (the whole configuration): of the W&B run; a sweep is a group, an arm a name.
     """
     if mode not in ("auto", "online", "offline", "disabled"):
@@ -126,8 +147,7 @@ def wandb_logger(
         return None
     # W&B reports its own faults over the network, and holds a process that ends for 20 s if the server is silent.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    earlier = read_record(Path(folder)) if resumed else None
-    timeouts = {"init_timeout": init_timeout, "finish_timeout": finish_timeout, "finish_timeout_raises": True}
+    earlier = read_record(Path(folder))
     arguments = {
         "project": project,
         "entity": entity,
@@ -138,9 +158,12 @@ def wandb_logger(
         "dir": folder,
         "id": earlier.id if earlier is not None else secrets.token_hex(4),
         "reinit": "finish_previous",  # else an arm would log into the run that an arm before it, stopped by a mistake, left open
-        "settings": timeouts | {"silent": True, "console": "off"},
+        "settings": {"finish_timeout": finish_timeout, "finish_timeout_raises": True, "silent": True, "console": "off"},
     }
-    return _start(chosen == "online", arguments)
+    run = _start(arguments, init_timeout, Path(sweep_folder or folder)) if chosen == "online" else _start_offline(arguments)
+    if run is not None and resume_step > 0:
+        run.replay(resume_step, earlier.pictures if earlier is not None else ())
+    return run
 
 
 def log_pictures(loggers: list[Logger], pictures: list[tuple[str, Image.Image]], *, step: int) -> None:
@@ -150,31 +173,84 @@ def log_pictures(loggers: list[Logger], pictures: list[tuple[str, Image.Image]],
             logger.log_images(pictures, step=step)
 
 
-def _start(online: bool, arguments: dict[str, Any]) -> WandbRun | None:
-    """Start online, else offline; a second offline attempt starts W&B's service process anew, which an earlier arm may have lost."""
-    import wandb
+@contextmanager
+def closed_as_failed(loggers: Iterable[Logger]) -> Iterator[None]:
+    """Close the W&B runs among ``loggers`` as failed if the block ends with an error: Lightning does so for errors inside fit only."""
+    try:
+        yield
+    except BaseException:
+        for logger in loggers:
+            if isinstance(logger, WandbRun):
+                logger.finish({}, exit_code=1)
+        raise
 
-    for mode in ["online", "offline", "offline"] if online else ["offline", "offline"]:
+
+def _start(arguments: dict[str, Any], init_timeout: float, memory: Path) -> WandbRun | None:
+    """Start online, else offline with a word on how to send the run later."""
+    fault = fault_of_server(server_url(), memory) or _try_online(arguments, init_timeout, memory)
+    if isinstance(fault, WandbRun):
+        return fault
+    run = _start_offline(arguments)
+    if run is not None:
+        log.warning("W&B cannot be reached (%s): this run is logged offline; send it later: %s", fault, run.sync_command)
+    return run
+
+
+def _try_online(arguments: dict[str, Any], init_timeout: float, memory: Path) -> WandbRun | str:
+    """Return the started run, or why there is none; a run id that W&B refuses, because its run was deleted there, is replaced once."""
+    from wandb.errors import AuthenticationError, CommError
+
+    try:
+        return _start_once("online", arguments, init_timeout)
+    except Exception as error:  # W&B's own errors are many; none of them may stop a training
+        fault = error
+    _end_service()
+    if "previously created and deleted" in str(fault):
+        arguments["id"] = secrets.token_hex(4)
         try:
-            return _start_once(mode == "online", arguments)
-        except Exception as error:  # W&B's own errors are many; none of them may stop a training
+            return _start_once("online", arguments, init_timeout)
+        except Exception as error:
+            fault = error
+        _end_service()
+    if isinstance(fault, CommError) and not isinstance(fault, AuthenticationError):
+        remember_silence(server_url(), memory, _first_line(fault))
+    return _first_line(fault)
+
+
+def _start_offline(arguments: dict[str, Any]) -> WandbRun | None:
+    """Start offline; a second attempt starts W&B's service process anew, which an earlier arm may have lost."""
+    fault = ""
+    for _ in range(2):
+        try:
+            return _start_once("offline", arguments, _OFFLINE_TIMEOUT)
+        except Exception as error:
             fault = _first_line(error)
-        if mode == "online":
-            log.warning("W&B cannot be reached (%s): this run is logged offline; send it later with 'wandb sync'", fault)
-        with suppress(Exception):
-            wandb.teardown(exit_code=0)  # a stuck attempt holds the run's id
+        _end_service()
     log.warning("W&B cannot start (%s): this run is not logged there", fault)
     return None
 
 
-def _start_once(online: bool, arguments: dict[str, Any]) -> WandbRun:
+def _end_service() -> None:
     import wandb
 
+    with suppress(Exception):
+        wandb.teardown(exit_code=0)  # a stuck attempt holds the run's id
+
+
+def _start_once(mode: Literal["online", "offline"], arguments: dict[str, Any], init_timeout: float) -> WandbRun:
+    import wandb
+
+    # Not resume="allow": a start replaces what W&B has under its id, and a training that goes on logs its earlier steps anew.
     folder = Path(arguments["dir"])
-    # Online, "allow" lets a resumed training go on with its run; offline, `wandb sync` joins the parts that share an id.
-    run = wandb.init(mode="online", resume="allow", **arguments) if online else wandb.init(mode="offline", **arguments)
-    url = run.url if online else None
-    record = WandbRecord(id=run.id, project=run.project, entity=arguments["entity"], group=arguments["group"], url=url)
+    run = wandb.init(mode=mode, **arguments | {"settings": arguments["settings"] | {"init_timeout": init_timeout}})
+    record = WandbRecord(
+        id=run.id,
+        project=run.project,
+        entity=arguments["entity"],
+        group=arguments["group"],
+        url=run.url if mode == "online" else None,
+        files=Path(run.dir).parent.name,
+    )
     write_record(folder, record)
     return WandbRun(run, folder, record)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import pickle
+import platform
 import time
 import zipfile
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from osediff_exp.callbacks.wandb_logger import WandbRun
+from osediff_exp.callbacks.interruption import StopAfterStep
+from osediff_exp.callbacks.wandb_logger import WandbRun, closed_as_failed
 from osediff_exp.checkpoints.own import run_record
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.errors import UserError
@@ -31,26 +34,29 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     """Train as configured; return the final validation figures and what the run cost."""
     quiet_libraries()
     prepare_process(seed=config.seed)
+    _leave_process_group()  # of an earlier arm in this process that failed: ours has other ranks
     backbone = instantiate(config.backbone.loader)
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
     module = build_module(config, backbone)
     trainer = build_trainer(config, run_dir)
-    started = time.perf_counter()
-    checkpoint = _resume_from(config, run_dir)
-    finished = checkpoint is not None and _steps_in(checkpoint) >= config.trainer.max_steps
-    if not finished:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    train_seconds = time.perf_counter() - started
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if module.validated_step != module.steps_taken or finished:
-        trainer.validate(module, datamodule=data, ckpt_path=checkpoint if finished else None, verbose=False, weights_only=True)
-    result = figures(module, data) | {"train_seconds": train_seconds}
-    for logger in trainer.loggers:
-        logger.finalize("success")
-        if isinstance(logger, WandbRun):
-            logger.finish(result)
+    with closed_as_failed(trainer.loggers):
+        started = time.perf_counter()
+        checkpoint = _resume_from(config, run_dir)
+        finished = checkpoint is not None and _steps_in(checkpoint) >= config.trainer.max_steps
+        if not finished:
+            with _stopper(trainer).watching(trainer):
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        train_seconds = time.perf_counter() - started
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if module.validated_step != module.steps_taken or finished:
+            trainer.validate(module, datamodule=data, ckpt_path=checkpoint if finished else None, verbose=False, weights_only=True)
+        result = figures(module, data) | {"train_seconds": train_seconds}
+        for logger in trainer.loggers:
+            logger.finalize("success")
+            if isinstance(logger, WandbRun):
+                logger.finish(result)
     _finish_distributed()
     return result
 
@@ -105,35 +111,41 @@ def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
 
 def build_trainer(config: DictConfig, run_dir: Path) -> pl.Trainer:
     """Return Lightning's Trainer; stopping, clipping and accumulation are the module's own (manual optimization)."""
-    trainer = config.trainer
-    return pl.Trainer(
-        default_root_dir=run_dir,
-        accelerator=trainer.accelerator,
-        devices=trainer.devices,
-        num_nodes=trainer.num_nodes,
-        strategy=trainer.strategy,
-        precision=trainer.precision,
-        max_epochs=-1,
-        val_check_interval=trainer.validate_every * micro_batches_per_step(config),
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        logger=build_loggers(config, run_dir),
-        callbacks=[instantiate(node) for node in config.callbacks.values() if node is not None],
-    )
+    trainer, loggers = config.trainer, build_loggers(config, run_dir)
+    with closed_as_failed(loggers):
+        return pl.Trainer(
+            default_root_dir=run_dir,
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            num_nodes=trainer.num_nodes,
+            strategy=trainer.strategy,
+            precision=trainer.precision,
+            max_epochs=-1,
+            val_check_interval=trainer.validate_every * micro_batches_per_step(config),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=loggers,
+            callbacks=[*(instantiate(node) for node in config.callbacks.values() if node is not None), StopAfterStep()],
+        )
+
+
+def _stopper(trainer: pl.Trainer) -> StopAfterStep:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, StopAfterStep))  # type: ignore[attr-defined]
 
 
 def build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
     """Return metrics.csv's logger and W&B's; only rank 0 starts a W&B run."""
     loggers: list[Logger] = [instantiate(config.logger.csv, path=str(run_dir / "metrics.csv"))]
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        arm = this_arm(config, run_dir)
+        arm, checkpoint = this_arm(config, run_dir), _resume_from(config, run_dir)
         wandb = instantiate(config.logger.wandb, _partial_=True)(
             folder=str(run_dir),
-            resumed=_resume_from(config, run_dir) is not None,
+            sweep_folder=str(HydraConfig.get().sweep.dir) if arm.sweep is not None else None,
+            resume_step=_steps_in(checkpoint) if checkpoint is not None else 0,
             name=arm.name,
             group=arm.sweep,
             tags=[*config.logger.wandb.tags, *arm.tags],
@@ -155,7 +167,16 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
         | {f"params_trainable_{name}": count for name, count in parameters.items()}
         | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size // module.critic_updates}
         | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
+        | {"device": _device(module.trainer), "os": platform.platform()}
+        | {"python": platform.python_version(), "torch": str(torch.__version__)}
     )
+
+
+def _device(trainer: pl.Trainer) -> str:
+    """Return what the training ran on, and on how many: "cpu", "4 x cuda"."""
+    # Not the module's own device: Lightning brings a module back to the CPU when it has finished.
+    kind = trainer.strategy.root_device.type
+    return kind if trainer.world_size == 1 else f"{trainer.world_size} x {kind}"
 
 
 def _resume_from(config: DictConfig, run_dir: Path) -> str | None:
@@ -187,3 +208,9 @@ def _finish_distributed() -> None:
     """Let all ranks finish together: leaving while others still talk crashes now and then."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
+    _leave_process_group()
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

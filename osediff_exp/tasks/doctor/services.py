@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -21,7 +18,8 @@ PATIENCE = 3.0  # seconds for all servers of one check together
 
 def wandb(config: DictConfig, run_dir: Path) -> Check:
     """Where will curves go? W&B is never in the way: without a key or a server a run is logged offline."""
-    from osediff_exp.callbacks.wandb_record import chosen_mode, has_key
+    from osediff_exp.callbacks.wandb_record import chosen_mode, has_key, server_url
+    from osediff_exp.callbacks.wandb_server import knock
 
     mode, keyed = chosen_mode(config.logger.wandb.mode), has_key()
     if mode in ("disabled", "offline"):
@@ -29,7 +27,7 @@ def wandb(config: DictConfig, run_dir: Path) -> Check:
         return Check("wandb", "ok", f"mode {mode}{reason}: {'nothing is logged' if mode == 'disabled' else 'runs are logged offline'}")
     if not keyed:
         return Check("wandb", "warning", "mode online, but no key: runs will be logged offline", "wandb login, or export WANDB_API_KEY")
-    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    server = server_url()
     fault = ask_all({server: partial(knock, server)})[server]
     if fault:
         return Check(
@@ -58,12 +56,6 @@ def ask_all(questions: Mapping[str, Callable[[], object]], *, patience: float = 
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return {name: faults.get(name, f"no answer within {patience:g} s") for name in questions}
-
-
-def knock(url: str) -> None:
-    """Return if a server answers, be it with a refusal; raise OSError if none does."""
-    with suppress(urllib.error.HTTPError):
-        ask_for(url)
 
 
 def ask_for(url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import wandb_workspaces.reports.v2 as wr
@@ -18,17 +18,18 @@ STEP = "trainer/global_step"
 PICTURES = "val/pictures"
 _LONGEST_TITLE = 128
 _WIDTH, _COLUMNS = 24, 3  # of a panel grid, in W&B's units; panels beside each other
+_MOST_RUN_SETS = 12  # every grid lists them all
 _OPTIMIZATION = re.compile(r"train/(grad_norm|lr)/|train/images_per_second$")
 
 
-def build_report(comparison: Comparison, *, project: str, entity: str, groups: Sequence[str]) -> wr.Report:
-    """Return the report of the runs whose W&B group is one of ``groups``; nothing is asked over the network.
+def build_report(comparison: Comparison, *, project: str, entity: str, ids: Mapping[str, Sequence[str]]) -> wr.Report:
+    """Return the report of the runs ``ids`` (arm's label -> W&B's ids of its runs); nothing is asked over the network.
 
     A run set without entity and project shows the runs of the report's own project; naming them would make W&B look the project up
     whenever the report is serialised.
     """
     keys = list(dict.fromkeys(key for row in comparison.arms for run in row.runs for key in run.curves))
-    runs = _RunSets(groups, seeds=comparison.has_seeds)
+    runs = _RunSets(run_sets(ids, comparison.baseline.label if comparison.baseline else None), seeds=comparison.has_seeds)
     return wr.Report(
         project=project,
         entity=entity,
@@ -60,11 +61,21 @@ def sections(keys: Iterable[str]) -> list[tuple[str, list[str]]]:
     return [(title, chosen) for title, chosen in [*found.items(), ("Optimization", optimization)] if chosen]
 
 
-class _RunSets:
-    """The sweep's runs, and panels that show one line or bar per arm: the mean over seeds and its standard error."""
+def run_sets(ids: Mapping[str, Sequence[str]], baseline: str | None) -> dict[str, list[str]]:
+    """Return name -> ids of the sets that a reader can switch off: one per arm with its seeds; of many arms, baseline and the others."""
+    if len(ids) <= _MOST_RUN_SETS:
+        return {f"{label} (baseline)" if label == baseline else label: list(chosen) for label, chosen in ids.items()}
+    others = [name for label, chosen in ids.items() if label != baseline for name in chosen]
+    if baseline is None or baseline not in ids:
+        return {"all arms": others}
+    return {f"{baseline} (baseline)": list(ids[baseline]), "other arms": others}
 
-    def __init__(self, groups: Sequence[str], *, seeds: bool) -> None:
-        self._groups = groups
+
+class _RunSets:
+    """The sweep's runs by arm, and panels that show one line or bar per arm: the mean over seeds and its standard error."""
+
+    def __init__(self, ids: Mapping[str, list[str]], *, seeds: bool) -> None:
+        self._ids = ids
         self._by_arm: dict[str, Any] = (
             {"groupby": wr.Config("arm"), "groupby_aggfunc": "mean", "groupby_rangefunc": "stderr"} if seeds else {}
         )
@@ -75,7 +86,7 @@ class _RunSets:
             if panel.layout == wr.Layout():
                 side = _WIDTH // _COLUMNS
                 panel.layout = wr.Layout(x=place % _COLUMNS * side, y=place // _COLUMNS * side, w=side, h=side)
-        return [wr.H2(title), wr.PanelGrid(runsets=[self._runset()], panels=panels)] if panels else []
+        return [wr.H2(title), wr.PanelGrid(runsets=self._runsets(), panels=panels)] if panels else []
 
     def line(self, key: str) -> Any:
         return wr.LinePlot(title=key, x=STEP, y=[key], title_x="optimizer step", max_runs_to_show=100, **self._by_arm)
@@ -83,11 +94,17 @@ class _RunSets:
     def bar(self, key: str, title: str) -> Any:
         return wr.BarPlot(title=title.strip(), metrics=[key], max_bars_to_show=100, max_runs_to_show=100, **self._by_arm)
 
-    def _runset(self) -> Any:
-        chosen = [expr.Metric("Group") == group for group in self._groups]
-        return wr.Runset(
-            name="The sweep's runs", filters=expr.Or(*chosen), order=[wr.OrderBy("Name", ascending=True)], pinned_columns=["tags:__ALL__"]
-        )
+    def _runsets(self) -> list[Any]:
+        # By id and not by arm or group: the library's filters read signs such as "=" even inside a quoted label.
+        return [
+            wr.Runset(
+                name=name,
+                filters=expr.And(expr.Metric("ID").isin(chosen)),
+                order=[wr.OrderBy("Name", ascending=True)],
+                pinned_columns=["tags:__ALL__"],
+            )
+            for name, chosen in self._ids.items()
+        ]
 
 
 def _pictures() -> Any:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from osediff_exp.callbacks.wandb_record import WandbRecord, read_record, unsent_folders
+from osediff_exp.callbacks.wandb_record import WandbRecord, read_record, sync_command, unsent_folders
+from osediff_exp.callbacks.wandb_server import within
 from osediff_exp.errors import UserError
-from osediff_exp.reporting.commands import PROGRAM
 from osediff_exp.reporting.files import write_atomically
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from osediff_exp.reporting.comparison import Comparison
 
 FILE = "wandb_report.json"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,11 @@ def write_wandb_report(comparison: Comparison, *, entity: str | None, online: bo
     Raises:
         UserError: the package wandb-workspaces is missing, or no run of the sweep was logged with W&B.
     """
-    records = _records(comparison)
+    by_arm = _records(comparison)
+    records = [record for found in by_arm.values() for record in found]
     entity = next((record.entity for record in records if record.entity), None) or entity
     path = comparison.sweep_dir / FILE
-    report = _built(comparison, records[0].project, entity, sorted({record.group or "" for record in records}))
+    report = _built(comparison, records[0].project, entity, {arm: [record.id for record in found] for arm, found in by_arm.items()})
     earlier = _earlier(path)
     place, fault = _Place(earlier.get("id") or "", earlier.get("url")), ""
     spec = _spec(report)  # before publishing: one that hangs still holds the report
@@ -73,30 +72,31 @@ def write_wandb_report(comparison: Comparison, *, entity: str | None, online: bo
         except Exception as error:  # a server and W&B's library can fail in any way; the runs and the JSON file are not concerned
             fault = (str(error).strip() or type(error).__name__).splitlines()[0]
     done = online and not fault
-    commands = _commands(comparison, published=done)
+    commands = _commands(comparison, entity=entity, published=done)
     where = {"title": report.title, "project": records[0].project, "entity": entity, "id": place.id or None, "url": place.url}
     write_atomically(path, json.dumps({**where, "to_do": list(commands), "spec": spec}, indent=2) + "\n")
     return Written(path, place.url if done else None, fault, commands)
 
 
-def _records(comparison: Comparison) -> list[WandbRecord]:
-    found = [read_record(run.folder) for row in comparison.arms for run in row.runs]
-    records = [record for record in found if record is not None and record.group]
-    if not records:
+def _records(comparison: Comparison) -> dict[str, list[WandbRecord]]:
+    """Return the W&B runs of each arm that has some."""
+    found = {row.label: [read_record(run.folder) for run in row.runs] for row in comparison.arms}
+    known = {arm: [record for record in records if record is not None and record.group] for arm, records in found.items()}
+    if not any(known.values()):
         raise UserError(
             f"no run in '{comparison.sweep_dir}' was logged with W&B as part of a sweep: train with logger.wandb.mode=offline (or online)"
         )
-    return records
+    return {arm: records for arm, records in known.items() if records}
 
 
-def _built(comparison: Comparison, project: str, entity: str | None, groups: list[str]) -> wr.Report:
+def _built(comparison: Comparison, project: str, entity: str | None, ids: dict[str, list[str]]) -> wr.Report:
     try:
         from osediff_exp.tasks.wandb_report.content import build_report
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("wandb_workspaces"):
             raise
         raise UserError("target=wandb needs the package wandb-workspaces: pip install 'osediff-exp[wandb-report]'") from None
-    return build_report(comparison, project=project, entity=entity or "", groups=groups)
+    return build_report(comparison, project=project, entity=entity or "", ids=ids)
 
 
 def _publish(report: wr.Report, entity: str | None, known: str) -> _Place:
@@ -122,27 +122,6 @@ def _spec(report: wr.Report) -> Any:
     return json.loads(report._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
 
 
-def within(seconds: float, action: Callable[[], T]) -> T:
-    """Return what ``action`` returns, or raise what it raises; TimeoutError if it takes longer than ``seconds``."""
-    outcome: list[tuple[T | None, BaseException | None]] = []
-
-    def act() -> None:
-        try:
-            outcome.append((action(), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    thread = Thread(target=act, daemon=True)  # a daemon: what hangs must not keep the program alive
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    value, error = outcome[0]
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]
-
-
 def _earlier(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -151,8 +130,11 @@ def _earlier(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _commands(comparison: Comparison, *, published: bool) -> tuple[str, ...]:
-    unsent = [str(path) for row in comparison.arms for run in row.runs for path in unsent_folders(run.folder)]
-    sync = [shlex.join(["wandb", "sync", "--include-online", *unsent])] if unsent else []
-    publish = shlex.join([*PROGRAM, "task=report", f"runs={comparison.sweep_dir}", "target=wandb", "logger.wandb.mode=online"])
-    return (*sync, *([] if published else [publish]))
+def _commands(comparison: Comparison, *, entity: str | None, published: bool) -> tuple[str, ...]:
+    """Return what is left to do as commands that work in any folder and without an activated environment."""
+    unsent = [path for row in comparison.arms for run in row.runs for path in unsent_folders(run.folder)]
+    sync = [sync_command(unsent)] if unsent else []
+    place = ["task=report", f"runs={comparison.sweep_dir.absolute()}", "target=wandb", "logger.wandb.mode=online"]
+    whose = [f"logger.wandb.entity={entity}"] if entity else []
+    publish = [shlex.join([sys.executable, "-m", "osediff_exp", *place, *whose])]
+    return (*sync, *([] if published else publish))
