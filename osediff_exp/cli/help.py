@@ -27,10 +27,11 @@ Flags
 
 _EXAMPLES = """\
 Examples
-  python -m osediff_exp                                      train the default recipe
-  python -m osediff_exp lambda2=0.5 hydra.run.dir=runs/half  change a value and say where the run goes
-  python -m osediff_exp -m lambda2=0,1 seed=1,2              four runs, then their comparison
-  python -m osediff_exp task=report runs=runs/half           write the report of finished runs
+  python -m osediff_exp                                         train the default recipe
+  python -m osediff_exp lambda2=0.5 hydra.run.dir=runs/half     change a value and say where the run goes
+  python -m osediff_exp -m lambda2=0,1 hydra.sweep.dir=runs/vsd two runs, then their comparison
+  python -m osediff_exp task=report runs=runs/vsd               write the comparison of what is there anew
+  python -m osediff_exp task=report runs=[runs/vsd,runs/half]   compare hand-picked sweeps and runs
 
 The last line printed is the run's (or the sweep's) folder. Exit status: 0 done, 1 a run failed, 2 a mistake in the call.
 """

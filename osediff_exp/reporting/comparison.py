@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from osediff_exp.reporting.arms import Row, group_seeds, make_arm, references, without_seed
 from osediff_exp.reporting.commands import sweep_command
@@ -12,11 +14,13 @@ from osediff_exp.reporting.figures import Metric, best, metrics_of
 from osediff_exp.reporting.files import write_atomically
 from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
 from osediff_exp.reporting.paper_ablations import Published, published_for
-from osediff_exp.reporting.runs import Run, jobs_never_started, read_sweep
+from osediff_exp.reporting.run_folders import find_runs
 from osediff_exp.reporting.settings import ReportSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
+
+    from osediff_exp.reporting.runs import Run
 
 __all__ = ["Comparison", "ReportSettings", "Row", "compare", "write_comparison"]
 
@@ -26,7 +30,8 @@ class Comparison:
     """A sweep's arms side by side, and the files that show them.
 
     Attributes:
-        sweep_dir: the sweep folder.
+        sweep_dir: the folder of the report's files: the sweep's own, or of several folders the one given for them.
+        sources: the folders that were compared.
         title, question: as given by the report settings, or made from the sweep.
         rows: the arms in order of launch, then the bicubic reference (one per distinct set of inputs).
         metrics: the quality figures that any arm has.
@@ -42,6 +47,7 @@ class Comparison:
     """
 
     sweep_dir: Path
+    sources: tuple[Path, ...]
     title: str
     question: str
     rows: list[Row]
@@ -77,6 +83,27 @@ class Comparison:
         return any(len(row.runs) > 1 for row in self.arms)
 
     @property
+    def runs_argument(self) -> str:
+        """What names the compared folders on the command line of ``task=report``, from any folder."""
+        paths = [str(path.absolute()) for path in self.sources]
+        quoted = [path if re.fullmatch(r"[\w./-]+", path) else f"'{path}'" for path in paths]
+        return f"runs={quoted[0]}" if len(quoted) == 1 else f"runs=[{','.join(quoted)}]"
+
+    @property
+    def time_key(self) -> str:
+        """The figure shown as an arm's time: that of the training alone, as the first arm of a process also loads the libraries."""
+        return "train_seconds" if any("train_seconds" in row.figures for row in self.arms) else "seconds"
+
+    @property
+    def time_title(self) -> str:
+        """The heading of that figure."""
+        return "Training" if self.time_key == "train_seconds" else "Time"
+
+    def time(self, row: Row) -> Any:
+        """Return that figure of an arm, None where there is none."""
+        return row.figures.get(self.time_key)
+
+    @property
     def csv(self) -> Path:
         """The table for programs."""
         return self.sweep_dir / "comparison.csv"
@@ -102,12 +129,16 @@ class Comparison:
         return self.sweep_dir / "comparison_grid.png"
 
 
-def compare(sweep_dir: Path, settings: ReportSettings | None = None) -> Comparison:
-    """Read the runs of a sweep and set them side by side, without writing anything.
+def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = None, out_dir: Path | None = None) -> Comparison:
+    """Read the runs of a sweep, or of several folders, and set them side by side, without writing anything.
 
-    What ``settings`` leaves empty is taken from the ``report`` part of the runs' own configs.
+    What ``settings`` leaves empty is taken from the ``report`` part of the runs' own configs. ``out_dir`` is where the files of several
+    folders' comparison go; one folder's go into itself.
     """
-    runs = read_sweep(sweep_dir)
+    sources = (folders,) if isinstance(folders, Path) else tuple(folders)
+    sweep_dir = sources[0] if len(sources) == 1 or out_dir is None else out_dir
+    found = find_runs(sources)
+    runs = found.runs
     settings = (settings or ReportSettings()).or_else(_settings_of(runs))
     groups = group_seeds(runs)
     named = [without_seed(group[0]) if len(groups) > 1 or len(group) > 1 else group[0] for group in groups]
@@ -123,8 +154,9 @@ def compare(sweep_dir: Path, settings: ReportSettings | None = None) -> Comparis
     published, misnamed = published_for(labels, settings.published)
     return Comparison(
         sweep_dir=sweep_dir,
-        title=settings.title or f"Comparison of {len(arms)} arm{'s' if len(arms) > 1 else ''}",
-        question=settings.question or _question(named),
+        sources=sources,
+        title=settings.title or (f"Comparison of {len(arms)} arms" if len(arms) > 1 else "One arm, nothing to compare it with"),
+        question=settings.question or (_question(named) if len(sources) == 1 else ""),
         rows=arms + inputs,
         metrics=metrics,
         best={metric.key: best(metric, [row.figures.get(metric.key) for row in arms]) for metric in metrics},
@@ -132,18 +164,20 @@ def compare(sweep_dir: Path, settings: ReportSettings | None = None) -> Comparis
         differences=differences_from(baseline, arms, metrics),
         published=published,
         config_differences=changed,
-        command=sweep_command(sweep_dir),
-        go_on_command=sweep_command(sweep_dir, go_on=True),
-        never_started=jobs_never_started(sweep_dir, runs),
-        notes=[note for note in [*unused_names(named, settings.labels), odd, *misnamed, _commits(runs), _repeated(arms)] if note],
+        command=sweep_command(sources[0]) if len(sources) == 1 else "",
+        go_on_command=sweep_command(sources[0], go_on=True) if len(sources) == 1 else "",
+        never_started=found.never_started,
+        notes=[
+            note for note in [*found.notes, *unused_names(named, settings.labels), odd, *misnamed, _commits(runs), _repeated(arms)] if note
+        ],
     )
 
 
-def write_comparison(sweep_dir: Path, settings: ReportSettings | None = None) -> Comparison:
-    """Write the comparison of whatever lies in ``sweep_dir``, each file in one step, and return it.
+def write_comparison(folders: Path | Sequence[Path], settings: ReportSettings | None = None, out_dir: Path | None = None) -> Comparison:
+    """Write the comparison of whatever lies in ``folders`` (see :func:`compare`), each file in one step, and return it.
 
     Raises:
-        UserError: ``sweep_dir`` is no sweep folder.
+        UserError: a folder holds nothing to compare.
     """
     from osediff_exp.reporting.html import render_page
     from osediff_exp.reporting.latex import render_latex
@@ -152,7 +186,7 @@ def write_comparison(sweep_dir: Path, settings: ReportSettings | None = None) ->
     from osediff_exp.reporting.pictures import choose_pictures
     from osediff_exp.reporting.table_csv import render_csv
 
-    comparison = compare(sweep_dir, settings)
+    comparison = compare(folders, settings, out_dir)
     pictures = choose_pictures(comparison.arms)
     grid = render_grid(pictures)
     write_atomically(comparison.csv, render_csv(comparison))
@@ -167,8 +201,13 @@ def write_comparison(sweep_dir: Path, settings: ReportSettings | None = None) ->
 
 
 def _settings_of(runs: list[Run]) -> ReportSettings:
-    nodes = [run.config.get("report") for run in runs if isinstance(run.config, dict)]
-    return next((ReportSettings.of(node) for node in nodes if node), ReportSettings())
+    """Return what the runs' own configs say: of each folder the first one, where possible one whose references are resolved."""
+    by_source: dict[str, ReportSettings] = {}
+    nodes = [(run.source, run.config.get("report")) for run in runs if isinstance(run.config, dict)]
+    for source, node in sorted(nodes, key=lambda pair: "${" in str(pair[1])):
+        if node:
+            by_source.setdefault(source, ReportSettings.of(node))
+    return ReportSettings.shared([*by_source.values()]) if by_source else ReportSettings()
 
 
 def _question(runs: list[Run]) -> str:

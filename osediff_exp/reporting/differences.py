@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean
@@ -64,7 +65,7 @@ class Difference:
 def choose_baseline(arms: Sequence[Row], references: Sequence[Row], wanted: str) -> tuple[Row | None, str]:
     """Return the baseline row (the first arm unless ``wanted`` names a row by its label) and a line on what is odd about that."""
     rows = {row.label: row for row in [*arms, *references]}
-    row = rows.get(wanted) if wanted else next(iter(arms), None)
+    row = rows.get(wanted) or _same_but_for_numbers(rows, wanted) if wanted else next(iter(arms), None)
     if row is None:
         first = next(iter(arms), None)
         instead = f" '{first.label}' is the baseline instead." if first else ""
@@ -72,6 +73,15 @@ def choose_baseline(arms: Sequence[Row], references: Sequence[Row], wanted: str)
     if not row.figures and any(arm.done for arm in arms):
         return row, f"The baseline '{row.label}' has not finished, so no differences are shown; another can be named by report.baseline."
     return row, ""
+
+
+def _same_but_for_numbers(rows: Mapping[str, Row], wanted: str) -> Row | None:
+    """Return the row whose label says the same number in other words: 1e-05 is 1.0e-5."""
+    return next((row for label, row in rows.items() if _plain_numbers(label) == _plain_numbers(wanted)), None)
+
+
+def _plain_numbers(text: str) -> str:
+    return re.sub(r"(?<![\w.])\d+(\.\d*)?([eE][+-]?\d+)?(?![\w.])", lambda match: repr(float(match[0])), text)
 
 
 def differences_from(baseline: Row | None, arms: Sequence[Row], metrics: Sequence[Metric]) -> dict[tuple[str, str], Difference]:

@@ -91,7 +91,7 @@ def to_csv(table: EvaluationTable) -> str:
     lines: list[list[Any]] = [["origin", "method", "steps", "num_images", *keys]]
     lines += [["measured", row.label, "", row.num_images, *_numbers(row.figures, keys)] for row in table.measured]
     size = published_set_size(table.dataset)
-    lines += [["published", row.method, row.steps, size, *_numbers(row.figures, keys)] for row in table.published]
+    lines += [["published", row.method, row.steps, size, *(row.printed.get(key, "") for key in keys)] for row in table.published]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
@@ -111,7 +111,7 @@ def to_markdown(table: EvaluationTable) -> str:
         lines.append([escape(row.label), "", str(row.num_images), *cells])
     size = published_set_size(table.dataset)
     for published in table.published:
-        cells = [metric.show(published.figures.get(metric.key)) for metric in metrics]
+        cells = [published.printed.get(metric.key, "-") for metric in metrics]
         lines.append([f"{escape(published.method)} (published)", str(published.steps), str(size), *cells])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     remarks = "\n".join(f"- {escape(remark)}" for remark in ["Best measured figures are bold.", *table.remarks()])
@@ -149,6 +149,6 @@ def _rich(table: EvaluationTable, metrics: Sequence[Metric], seconds: Mapping[st
         shown.add_row(Text(row.label), "-", f"{seconds[row.label]:.3g}" if row.label in seconds else "-", *cells)
     shown.add_section()
     for published in table.published:
-        figures = [Text(metric.show(published.figures.get(metric.key)), "dim") for metric in metrics]
+        figures = [Text(published.printed.get(metric.key, "-"), "dim") for metric in metrics]
         shown.add_row(Text(published.method, "dim"), Text(str(published.steps), "dim"), "", *figures)
     return shown

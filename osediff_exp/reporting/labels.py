@@ -7,11 +7,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from osediff_exp.errors import nearest
+from osediff_exp.reporting.short_names import short_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from osediff_exp.reporting.runs import Run
+
+ABSENT = "-"
+"""How a setting is written that an arm's configuration does not have."""
 
 _MISSING = object()
 
@@ -25,25 +29,65 @@ def differing_overrides(runs: Sequence[Run]) -> list[tuple[str, ...]]:
 def arm_labels(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
     """Return one distinct label per run: its differing overrides, or the human names given for them.
 
-    ``names`` maps an override ("lambda2=0"), or all differing ones of an arm joined by ", ", to what people call it. An arm that
-    differs in nothing is called "default", a single arm by its overrides or, without any, by its folder.
+    ``names`` maps an override ("lambda2=0"), all differing ones of an arm joined by ", ", or a key ("generator.timestep": "T" makes
+    "T = 200") to what people call it; the longest that fits wins. Other keys are cut to the part that names them among all keys of the
+    configurations. An arm that differs in nothing is called "default", a single arm by its overrides or, without any, by its folder.
+    An arm of one of several sweeps is called as in a report of that sweep alone, where no other sweep has an arm of that name.
     """
+    labels = _labels(runs, names)
+    own = {place: label for places in _sweeps(runs) for place, label in zip(places, _labels([runs[i] for i in places], names), strict=True)}
+    count = Counter(own.values())
+    return _told_apart(runs, [own[i] if i in own and count[own[i]] == 1 else label for i, label in enumerate(labels)])
+
+
+def _sweeps(runs: Sequence[Run]) -> list[list[int]]:
+    """Return the places of each given folder's runs, for the folders of several that hold more than one."""
+    sources = dict.fromkeys(run.source for run in runs if run.source)
+    places = [[place for place, run in enumerate(runs) if run.source == source] for source in sources]
+    return [found for found in places if len(found) > 1]
+
+
+def _labels(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
     known = {key.lstrip("+"): str(value) for key, value in names.items()}
+    arms = differing_overrides(runs)
+    short = short_keys(_keys(arms), (key for run in runs for key in flatten(run.config) if not says_nothing(key)))
     labels = []
-    for run, overrides in zip(runs, differing_overrides(runs), strict=True):
-        joined = ", ".join(overrides)
+    for run, overrides in zip(runs, arms, strict=True):
         fallback = "default" if len(runs) > 1 and run.overrides else run.name
-        labels.append(known.get(joined) or ", ".join(known.get(text, text) for text in overrides) or fallback)
+        labels.append(known.get(", ".join(overrides)) or ", ".join(_named(text, known, short) for text in overrides) or fallback)
+    return labels
+
+
+def _keys(arms: Sequence[Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(text.partition("=")[0] for arm in arms for text in arm))
+
+
+def _named(override: str, known: Mapping[str, str], short: Mapping[str, str]) -> str:
+    key, sign, value = override.partition("=")
+    if override in known or not sign:
+        return known.get(override, override)
+    return f"{known[key]} = {value}" if key in known else f"{short[key]}={value}"
+
+
+def _told_apart(runs: Sequence[Run], labels: Sequence[str]) -> list[str]:
+    """Add to equal labels the given folder that holds the run, or the run's own where that is not enough."""
     count = Counter(labels)
-    return [label if count[label] == 1 else f"{label} ({run.name})" for run, label in zip(runs, labels, strict=True)]
+    within = Counter((label, run.source) for run, label in zip(runs, labels, strict=True))
+    places = [run.source if run.source and within[label, run.source] == 1 else run.name for run, label in zip(runs, labels, strict=True)]
+    return [label if count[label] == 1 else f"{label} ({place})" for label, place in zip(labels, places, strict=True)]
 
 
 def unused_names(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
-    """Return one line per entry of ``names`` that matches no arm, with the nearest override that does exist."""
+    """Return one line per entry of ``names`` that matches no arm, with the nearest override or key that does exist."""
     arms = differing_overrides(runs)
-    valid = {text for arm in arms for text in arm} | {", ".join(arm) for arm in arms}
-    unknown = [key for key in names if key.lstrip("+") not in valid]
-    return [f"report.labels: '{key}' is the override of no arm.{nearest(key, sorted(valid - {''}))}" for key in unknown]
+    within = [arm for places in _sweeps(runs) for arm in differing_overrides([runs[place] for place in places])]
+    overrides = {text for arm in arms for text in arm} | {", ".join(arm) for arm in [*arms, *within]}
+    keys = {*_keys(arms)}
+    unknown = [key for key in names if key.lstrip("+") not in overrides | keys]
+    return [
+        f"report.labels: '{key}' is the override of no arm.{nearest(key, sorted((overrides if '=' in key else keys) - {''}))}"
+        for key in unknown
+    ]
 
 
 def differing_config(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -73,7 +117,7 @@ def in_short(table: Mapping[str, list[str]]) -> dict[str, list[str]]:
         node = next((node for node in nodes if _comes_as_one(table, node)), "")
         if node:
             below = [values for other, values in table.items() if other.startswith(f"{node}.")]
-            short[node] = [f"{len(below)} settings" if text != "-" else "-" for text in below[0]]
+            short[node] = [f"{len(below)} settings" if text != ABSENT else ABSENT for text in below[0]]
         else:
             short[key] = table[key]
     return short
@@ -82,8 +126,8 @@ def in_short(table: Mapping[str, list[str]]) -> dict[str, list[str]]:
 def _comes_as_one(table: Mapping[str, list[str]], node: str) -> bool:
     """Whether arms have all or none of the keys below ``node``, and those that have them agree in every value."""
     below = [values for key, values in table.items() if key.startswith(f"{node}.")]
-    absent = {tuple(value == "-" for value in values) for values in below}
-    return len(below) > 1 and len(absent) == 1 and True in next(iter(absent)) and all(len(set(values) - {"-"}) == 1 for values in below)
+    absent = {tuple(value == ABSENT for value in values) for values in below}
+    return len(below) > 1 and len(absent) == 1 and True in next(iter(absent)) and all(len(set(values) - {ABSENT}) == 1 for values in below)
 
 
 def says_nothing(key: str) -> bool:
@@ -103,5 +147,5 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if value is _MISSING:
-        return "-"
+        return ABSENT
     return value if isinstance(value, str) else json.dumps(value, default=str)

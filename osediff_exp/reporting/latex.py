@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING
 
-from osediff_exp.reporting.figures import Metric, show_interval
+from osediff_exp.reporting.figures import Metric, metric_named, show_interval
 from osediff_exp.reporting.wording import method_note
 
 if TYPE_CHECKING:
@@ -22,14 +22,15 @@ _ESCAPES = {
     "\u2212": "$-$", "\u221e": r"$\infty$",
 }  # fmt: skip
 _ARROWS = {"higher": r"~$\uparrow$", "lower": r"~$\downarrow$", "unknown": ""}
+_END = (r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}", r"\end{table}")
 _SIGNS = {"better": "+", "worse": "-", "different": r"\ast"}
 
 
 def render_latex(comparison: Comparison) -> str:
     """Return a ``table`` environment: mean and half width of the 95 % interval over seeds, best in bold, significance marked.
 
-    It compiles with pdfLaTeX and any newer engine; the packages that it needs stand in its first lines. A table wider than the text is
-    scaled down to it.
+    A second one follows where values were published for the arms. Both compile with pdfLaTeX and any newer engine; the packages that they
+    need stand in the first lines. A table wider than the text is scaled down to it.
     """
     metrics = comparison.metrics
     wide = _has_more_than_means(comparison)
@@ -53,7 +54,35 @@ def render_latex(comparison: Comparison) -> str:
         *rows[:num_arms],
         *([r"\midrule", *rows[num_arms:]] if comparison.references else []),
     ]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}", r"\end{table}"]) + "\n"
+    return "\n".join([*lines, *_END, *_published(comparison)]) + "\n"
+
+
+def _published(comparison: Comparison) -> list[str]:
+    """Return a second table: what papers printed for the arms, digit for digit."""
+    rows = comparison.published
+    if not rows:
+        return []
+    metrics = [metric_named(key) for key in dict.fromkeys(key for row in rows.values() for key in row.figures)]
+    remarks = any(row.note for row in rows.values())
+    sources = escape("; ".join(dict.fromkeys(row.source for row in rows.values())))
+    return [
+        "",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{Published values for the arms of this comparison: {sources}.}}",
+        r"\smallskip",
+        r"\setlength{\tabcolsep}{4pt}",
+        r"\begin{adjustbox}{max width=\textwidth}",
+        rf"\begin{{tabular}}{{l{'r' * len(metrics)}{'l' * remarks}}}",
+        r"\toprule",
+        _line(["Arm", *(_heading(metric, wide=False) for metric in metrics), *([""] if remarks else [])]),
+        r"\midrule",
+        *(
+            _line([escape(label), *(row.printed.get(m.key, "--") for m in metrics), *([escape(row.note)] if remarks else [])])
+            for label, row in rows.items()
+        ),
+        *_END,
+    ]
 
 
 def escape(text: str) -> str:

@@ -59,18 +59,16 @@ def _table(comparison: Comparison) -> str:
         name = escape(row.label) + ("" if row.status in ("done", "reference") else f" ({row.status})")
         cells = [_cell(row, metric, best=place in comparison.best[metric.key]) for metric in comparison.metrics]
         seeds = [f"{len(row.done)}" if row.runs else "-"] if comparison.has_seeds else []
-        lines.append([name, *cells, *seeds, *_extras(row)])
-    return _markdown(["Arm", *_headings(comparison), *(["Seeds"] if comparison.has_seeds else []), "Steps", "Time"], lines)
+        extras = [escape(show_figure("steps", row.steps)), escape(show_figure(comparison.time_key, comparison.time(row)))]
+        lines.append([name, *cells, *seeds, *extras])
+    seeds_heading = ["Seeds"] if comparison.has_seeds else []
+    return _markdown(["Arm", *_headings(comparison), *seeds_heading, "Steps", comparison.time_title], lines)
 
 
 def _cell(row: Row, metric: Metric, *, best: bool) -> str:
     text = show_interval(metric, row.intervals.get(metric.key)) if row.runs else metric.show(row.figures.get(metric.key))
     mean, sign, half = text.partition(" \u00b1 ")
     return (f"**{mean}**" if best else mean) + sign + half
-
-
-def _extras(row: Row) -> list[str]:
-    return [escape(show_figure("steps", row.steps)), escape(show_figure("seconds", row.figures.get("seconds")))]
 
 
 def _legend(comparison: Comparison) -> str:
@@ -105,7 +103,7 @@ def _published(comparison: Comparison) -> str:
         return ""
     metrics = [metric_named(key) for key in dict.fromkeys(key for row in comparison.published.values() for key in row.figures)]
     lines = [
-        [f"{escape(label)}: {escape(row.name)}", *(metric.show(row.figures.get(metric.key)) for metric in metrics), escape(row.source)]
+        [f"{escape(label)}: {escape(row.name)}", *(row.show(metric.key) for metric in metrics), escape(row.origin)]
         for label, row in comparison.published.items()
     ]
     heading = ["Arm", *(f"{escape(metric.title)} {metric.arrow}".strip() for metric in metrics), "Source"]

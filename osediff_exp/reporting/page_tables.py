@@ -73,7 +73,6 @@ def result_cell(comparison: Comparison, place: int, metric: Metric) -> Cell:
         return Cell("-")
     difference = comparison.differences.get((row.label, metric.key))
     published = comparison.published.get(row.label)
-    printed = published.figures.get(metric.key) if published else None
     mean, _, half = (show_interval(metric, row.intervals.get(metric.key)) if row.runs else metric.show(value)).partition(" \u00b1 ")
     return Cell(
         text=mean,
@@ -83,7 +82,7 @@ def result_cell(comparison: Comparison, place: int, metric: Metric) -> Cell:
         verdict=difference.verdict if difference else "",
         support=difference.support if difference else "",
         test=_test(metric, difference) if difference else "",
-        published="" if printed is None else metric.show(printed),
+        published=published.printed.get(metric.key, "") if published else "",
     )
 
 
@@ -108,8 +107,8 @@ def published_table(comparison: Comparison) -> tuple[list[str], list[tuple[str, 
     for row in comparison.arms:
         one = comparison.published.get(row.label)
         if one:
-            pairs = [(show_interval(m, row.intervals.get(m.key)), m.show(one.figures.get(m.key))) for m in metrics]
-            lines.append((row.label, one.name, ", ".join(filter(None, [one.source, one.note])), pairs))
+            pairs = [(show_interval(m, row.intervals.get(m.key)), one.show(m.key)) for m in metrics]
+            lines.append((row.label, one.name, one.origin, pairs))
     return [f"{metric.title} {metric.arrow}".strip() for metric in metrics], lines
 
 

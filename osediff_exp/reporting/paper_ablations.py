@@ -17,12 +17,22 @@ _TEXTS = ("table", "row", "dataset", "note")
 
 @dataclass(frozen=True)
 class Published:
-    """What was published for an arm: its name there, the source, the figures by metric key, and a remark."""
+    """What was published for an arm: its name there, the source, the figures by metric key, as printed there too, and a remark."""
 
     name: str
     source: str
     figures: Mapping[str, float]
+    printed: Mapping[str, str]
     note: str = ""
+
+    def show(self, key: str) -> str:
+        """Write a figure with the digits that were printed; "-" where there is none."""
+        return self.printed.get(key, "-")
+
+    @property
+    def origin(self) -> str:
+        """The source and the remark."""
+        return "; ".join(filter(None, [self.source, self.note]))
 
 
 def published_for(labels: Sequence[str], wanted: Mapping[str, Any]) -> tuple[dict[str, Published], list[str]]:
@@ -44,12 +54,14 @@ def published_for(labels: Sequence[str], wanted: Mapping[str, Any]) -> tuple[dic
 def _known_rows() -> dict[str, Published]:
     rows = {}
     for row in read_table("paper_ablations.csv"):
-        figures = {key: float(value) for key, value in row.items() if key not in _TEXTS and value}
+        printed = {key: value for key, value in row.items() if key not in _TEXTS and value}
+        figures = {key: float(value) for key, value in printed.items()}
         source = f"{SOURCE}, Table {row['table'].removeprefix('T')}, {row['dataset']}"
-        rows[f"{row['table']}/{row['row']}"] = Published(row["row"], source, figures, row["note"])
+        rows[f"{row['table']}/{row['row']}"] = Published(row["row"], source, figures, printed, row["note"])
     return rows
 
 
 def _inline(entry: Mapping[str, Any]) -> Published:
     figures = {str(key): number for key, value in entry.items() if (number := as_number(value)) is not None}
-    return Published(str(entry.get("name") or "published"), str(entry.get("source") or "given by the experiment"), figures)
+    printed = {key: str(entry[key]) for key in figures}
+    return Published(str(entry.get("name") or "published"), str(entry.get("source") or "given by the experiment"), figures, printed)

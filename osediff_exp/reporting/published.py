@@ -17,22 +17,23 @@ _TEXTS = ("table", "dataset", "method", "steps")
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One line of a table: method, its number of diffusion steps, and its figures by metric key (psnr, ssim, ...)."""
+    """One line of a table: method, its number of diffusion steps, its figures by metric key (psnr, ssim, ...), and as printed."""
 
     method: str
     steps: int
     figures: Mapping[str, float]
+    printed: Mapping[str, str]
 
 
 def published_rows(dataset: str) -> list[PublishedRow]:
     """Return the main comparison (Table 1) on ``dataset`` (RealSR, DrealSR, DIV2K-Val; case does not matter); none for another set."""
     rows = [row for row in read_table("paper_tables.csv") if row["dataset"].lower() == dataset.lower()]
-    return [PublishedRow(row["method"], int(row["steps"]), _figures(row)) for row in rows]
+    return [_row(row) for row in rows]
 
 
 def published_complexity() -> list[PublishedRow]:
     """Return Table 2: ``time_s_a100`` in s, ``macs_g`` in 10^9, ``params_m`` and ``trainable_m`` in 10^6, for a 512 px output."""
-    return [PublishedRow(row["method"], int(row["steps"]), _figures(row)) for row in read_table("paper_complexity.csv")]
+    return [_row(row) for row in read_table("paper_complexity.csv")]
 
 
 def published_set_size(dataset: str) -> int | None:
@@ -48,5 +49,6 @@ def read_table(name: str) -> tuple[dict[str, str], ...]:
     return tuple(csv.DictReader(text.splitlines()))
 
 
-def _figures(row: Mapping[str, str]) -> dict[str, float]:
-    return {key: float(value) for key, value in row.items() if key not in _TEXTS and value}
+def _row(row: Mapping[str, str]) -> PublishedRow:
+    printed = {key: value for key, value in row.items() if key not in _TEXTS and value}
+    return PublishedRow(row["method"], int(row["steps"]), {key: float(value) for key, value in printed.items()}, printed)

@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
-from osediff_exp.errors import UserError
 from osediff_exp.reporting.run_tables import Curve, current, read_curves, read_per_image
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Status = Literal["done", "partial", "failed", "unfinished"]
 
-_MARKS = (".hydra", "result.json", "error.txt", "metrics.csv")
-_MAX_DEPTH = 4  # an override such as loss/terms=mse puts a slash, so a level more, into the folder's name
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -36,6 +29,7 @@ class Run:
 
     Attributes:
         folder: where it lies; ``name`` is its path inside the sweep folder.
+        source: what the given folder that holds it is called where several were given, else "".
         status: done (has ``result.json``), partial (has ``error.txt`` too: it did part of its job, and its figures count), failed (has only
             ``error.txt``) or unfinished (has neither).
         overrides: the run's command-line overrides, one ``key=value`` each.
@@ -61,6 +55,13 @@ class Run:
     pictures: dict[str, dict[str, Path]] = field(default_factory=dict)
     output_step: int | None = None
     last_written: str = ""
+    source: str = ""
+
+    @property
+    def task(self) -> str:
+        """The task's name; a run that does not say is taken for a training."""
+        node = self.config.get("task") if isinstance(self.config, dict) else None
+        return str((node.get("name") if isinstance(node, dict) else node) or self.result.get("task") or "train")
 
     @property
     def seed(self) -> Any:
@@ -76,26 +77,10 @@ class Run:
         return int(max(steps)) if steps else None
 
 
-def read_sweep(sweep_dir: Path) -> list[Run]:
-    """Return the runs below ``sweep_dir`` in the order in which they were launched.
-
-    Raises:
-        UserError: the folder is missing, holds no run, or is itself a run.
-    """
-    if not sweep_dir.is_dir():
-        raise UserError(f"the sweep folder '{sweep_dir}' does not exist; give the folder that holds multirun.yaml")
-    if _is_run(sweep_dir):
-        raise UserError(f"'{sweep_dir}' is a single run; give the sweep folder that holds it: '{sweep_dir.resolve().parent}'")
-    names = sorted((folder.relative_to(sweep_dir).as_posix() for folder in _run_folders(sweep_dir)), key=_launch_order)
-    if not names:
-        raise UserError(f"no run folders in '{sweep_dir}'; give the folder that holds multirun.yaml and the runs 0_..., 1_...")
-    return [read_run(sweep_dir / name, name) for name in names]
-
-
-def read_run(folder: Path, name: str | None = None) -> Run:
+def read_run(folder: Path, name: str | None = None, source: str = "") -> Run:
     """Read one run folder; missing or damaged parts come back empty."""
     result, damage = _read_result(folder / "result.json")
-    error = _last_line(folder / "error.txt") or damage
+    error = last_line(folder / "error.txt") or damage
     status = _status(result, error)
     outputs, output_step = _outputs(folder / "images")
     return Run(
@@ -111,15 +96,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         pictures={kind: _pngs(folder / "images" / kind) for kind in ("lq", "bicubic", "hq")} | {"output": outputs},
         output_step=output_step,
         last_written=_last_written(folder) if status == "unfinished" else "",
+        source=source,
     )
-
-
-def jobs_never_started(sweep_dir: Path, runs: Sequence[Run]) -> list[int]:
-    """Return the numbers of the sweep's jobs that left no folder; without a ``sweep.json`` that counts the jobs, nothing is missing."""
-    record = _read_json(sweep_dir / "sweep.json")
-    planned = record.get("num_arms") if isinstance(record, dict) else None
-    begun = {int(number.group()) for run in runs if (number := re.match(r"\d+", run.name))}
-    return [number for number in range(planned if isinstance(planned, int) else 0) if number not in begun]
 
 
 def read_yaml(path: Path) -> Any:
@@ -142,30 +120,16 @@ def _last_written(folder: Path) -> str:
     return datetime.fromtimestamp(max(times)).strftime("%Y-%m-%d %H:%M:%S") if times else ""
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file, or None where it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def _is_run(folder: Path) -> bool:
-    return any((folder / mark).exists() for mark in _MARKS)
-
-
-def _run_folders(sweep_dir: Path) -> list[Path]:
-    found = []
-    for root, children, _ in os.walk(sweep_dir):
-        here = Path(root)
-        if here != sweep_dir and _is_run(here):
-            found.append(here)
-            children.clear()
-        elif len(here.relative_to(sweep_dir).parts) >= _MAX_DEPTH:
-            children.clear()
-    return found
-
-
-def _launch_order(name: str) -> tuple[float, str]:
+def launch_order(name: str) -> tuple[float, str]:
+    """Return the sort key of a run folder's name: its leading number, then the text."""
     number = re.match(r"\d+", name)
     return (int(number.group()) if number else math.inf, name)
 
@@ -183,7 +147,8 @@ def _read_result(path: Path) -> tuple[dict[str, Any], str]:
     return {current(key): value for key, value in result.items()}, ""
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """Return the last line of a file of messages, "" where there is no file."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
@@ -200,7 +165,7 @@ def _outputs(images: Path) -> tuple[dict[str, Path], int | None]:
     final = _pngs(images / "output")
     if final:
         return final, None
-    for folder in sorted(images.glob("steps/*"), key=lambda path: _launch_order(path.name), reverse=True):
+    for folder in sorted(images.glob("steps/*"), key=lambda path: launch_order(path.name), reverse=True):
         earlier = _pngs(folder)
         if earlier and folder.name.isdigit():
             return earlier, int(folder.name)

@@ -6,6 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
+from osediff_exp.reporting.labels import ABSENT
+
 if TYPE_CHECKING:
     from osediff_exp.reporting.comparison import Comparison, Row
 
@@ -27,7 +29,7 @@ def render_csv(comparison: Comparison) -> str:
     lines = []
     for row in rows:
         cells: dict[str, Any] = {"arm": row.label, "status": row.status}
-        cells |= {settings[key]: value for key, value in row.settings.items()}
+        cells |= {settings[key]: value for key, value in row.settings.items() if value != ABSENT}  # empty: a column of numbers stays one
         cells |= {results[key]: value for key, value in row.figures.items()}
         lines.append(cells | _statistics(comparison, row) | _origin(row))
     added = [key for metric in comparison.metrics for key in _columns(metric.key) if any(key in line for line in lines)]

@@ -112,8 +112,9 @@ def how_to_go_on(comparison: Comparison) -> str:
     """Return the sentence that says what to do about runs that have not finished; "" where all have."""
     if not comparison.problems and not comparison.never_started:
         return ""
+    command = "the sweep's command" if len(comparison.sources) == 1 else "the command of its run or sweep"
     return (
-        "Repair what a message complains about, then give the sweep's command again: finished runs are kept, interrupted ones go on from "
+        f"Repair what a message complains about, then give {command} again: finished runs are kept, interrupted ones go on from "
         "their last checkpoint, the others start."
     )
 

@@ -24,44 +24,48 @@ _TARGETS = ("html", "wandb", "all")
 def run(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Write and print the comparison of ``config.runs``; return how many arms there are and where the report lies.
 
-    The files are written into the sweep folder, not into ``run_dir``, so that they lie beside the runs that they show.
+    The files of one folder's report are written into it, so that they lie beside the runs that they show; those of several folders into
+    ``run_dir``.
 
     Raises:
-        UserError: ``config.runs`` is missing or no sweep folder, ``config.target`` is unknown, or W&B knows none of the runs.
+        UserError: ``config.runs`` is missing or holds nothing to compare, ``config.target`` is unknown, or W&B knows none of the runs.
         Incomplete: the W&B report should have been published (``logger.wandb.mode=online``) and could not be.
     """
-    sweep_dir = _sweep_dir(config)
+    folders = _folders(config)
     if config.target not in _TARGETS:
         raise UserError(f"target={config.target} is unknown; give html, wandb or all.{nearest(str(config.target), _TARGETS)}")
     html = config.target != "wandb"
-    comparison = (write_comparison if html else compare)(sweep_dir, settings_of(config))
+    comparison = (write_comparison if html else compare)(folders, settings_of(config), run_dir)
     if html:
         print_comparison(comparison, Console())
     figures = _figures(comparison) | ({"report": str(comparison.page)} if html else {})
     return _wandb(comparison, config, figures) if config.target != "html" else figures
 
 
-def _sweep_dir(config: DictConfig) -> Path:
+def _folders(config: DictConfig) -> list[Path]:
     runs = OmegaConf.select(config, "runs", throw_on_missing=False)
     if not runs:
         raise UserError("runs is not set; say which sweep to report: runs=PATH_OF_THE_SWEEP_FOLDER")
-    if not isinstance(runs, str):
-        raise UserError(f"runs must be one sweep folder, got '{runs}'; give the folder that holds multirun.yaml")
-    return Path(runs).expanduser()
+    paths = list(runs) if OmegaConf.is_list(runs) else [runs]
+    wrong = next((path for path in paths if not isinstance(path, str)), None)
+    if wrong is not None:
+        raise UserError(f"runs must be a folder or a list of folders, but holds '{wrong}': write runs=PATH or runs=[PATH,PATH]")
+    return [Path(path).expanduser() for path in paths]
 
 
 def _figures(comparison: Comparison) -> dict[str, Any]:
     count = Counter(row.status for row in comparison.arms)
-    return {"task": "report", "arms": len(comparison.arms), **{status: count[status] for status in ("done", "failed", "unfinished")}}
+    counts = {status: count[status] for status in ("done", "partial", "failed", "unfinished")}
+    return {"task": "report", "arms": len(comparison.arms), **counts, "runs_never_started": len(comparison.never_started)}
 
 
 def _wandb(comparison: Comparison, config: DictConfig, figures: dict[str, Any]) -> dict[str, Any]:
     """Write the W&B report and say where it is, or what is left to do; return the figures with both."""
-    from osediff_exp.callbacks.wandb_record import has_key
+    from osediff_exp.callbacks.wandb_record import chosen_mode
     from osediff_exp.tasks.wandb_report.publishing import write_wandb_report
 
     wandb, console = config.logger.wandb, Console()
-    online = wandb.mode == "online" or (wandb.mode == "auto" and has_key())
+    online = chosen_mode(wandb.mode) == "online"
     written = write_wandb_report(comparison, entity=wandb.entity, online=online, patience=wandb.finish_timeout)
     console.print(Text(f"W&B report: {written.url or written.path}"), soft_wrap=True)
     if written.commands:

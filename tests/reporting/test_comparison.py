@@ -181,8 +181,8 @@ def test_the_report_task_names_the_missing_setting_and_counts_the_arms(tmp_path:
     for absent in (None, "???"):
         with pytest.raises(UserError, match="runs is not set"):
             run(OmegaConf.create({"runs": absent}), tmp_path)
-    with pytest.raises(UserError, match="must be one sweep folder"):
-        run(OmegaConf.create({"runs": ["a", "b"]}), tmp_path)
+    with pytest.raises(UserError, match="holds '3': write runs=PATH or"):
+        run(OmegaConf.create({"runs": ["a", 3]}), tmp_path)
     sweep = make_sweep(tmp_path / "sweep")
     settings = {"runs": str(sweep), "target": "html", "report": {"title": None, "labels": {"lambda2=0": "[bold]none"}}}
     figures = run(OmegaConf.create(settings), tmp_path)

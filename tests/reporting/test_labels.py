@@ -45,6 +45,25 @@ def test_a_name_for_no_arm_is_reported_with_the_nearest_override() -> None:
     ]
 
 
+def test_a_name_for_a_key_renames_the_setting_and_an_exact_one_wins() -> None:
+    arms = runs(
+        ["generator.timestep=100", "o.lr=1.0e-5"], ["generator.timestep=999", "o.lr=1.0e-5"], ["generator.timestep=999", "o.lr=2e-05"]
+    )
+    names = {"generator.timestep": "T", "o.lr": "lr", "generator.timestep=100": "early"}
+    assert arm_labels(arms, names) == ["early, lr = 1.0e-5", "T = 999, lr = 1.0e-5", "T = 999, lr = 2e-05"]
+    assert unused_names(arms, names | {"generator.timesteps": "T"}) == [
+        "report.labels: 'generator.timesteps' is the override of no arm. Did you mean 'generator.timestep'?"
+    ]
+
+
+def test_a_key_without_a_name_is_cut_to_what_names_it_among_all_keys() -> None:
+    configs = [{"optimizer": {"lr": 1}, "loss": {"vsd": {"optimizer": {"lr": 2}, "guidance": 3}}, "report": {"labels": {"guidance": "x"}}}]
+    arms = runs(["loss.vsd.optimizer.lr=2", "loss.vsd.guidance=1"], ["loss.vsd.optimizer.lr=3", "loss.vsd.guidance=3"], configs=configs * 2)
+    assert arm_labels(arms, {}) == ["vsd.optimizer.lr=2, guidance=1", "vsd.optimizer.lr=3, guidance=3"]
+    assert arm_labels(runs(["loss/terms=[mse]"], ["loss/terms=[mse,vsd]"]), {}) == ["terms=[mse]", "terms=[mse,vsd]"]
+    assert arm_labels(runs(["optimizer.lr=1", "a.optimizer.lr=1"], []), {})[0] == "optimizer.lr=1, a.optimizer.lr=1"
+
+
 def test_config_differences_are_flat_and_leave_out_report_and_own_folders() -> None:
     configs: list[dict[str, Any]] = [
         {"loss": {"terms": ["mse"], "weight": 1}, "seed": 1, "out": "x/0_arm", "report": {"title": "a"}},

@@ -54,3 +54,13 @@ def test_published_values_stand_beside_the_measured_ones(tmp_path: Path) -> None
 def test_settings_ignore_what_is_null() -> None:
     assert Settings.of({"baseline": None, "published": None, "labels": {"a": 1}}) == Settings(labels={"a": "1"})
     assert Settings.of(None) == Settings()
+
+
+def test_published_digits_and_remarks_are_kept_in_every_report(tmp_path: Path) -> None:
+    wanted = {"without VSD": "T5/VAE rank 2", "with VSD": "T3/GAN"}
+    comparison = write_comparison(make_seed_sweep(tmp_path), ReportSettings(published=wanted))
+    markdown, latex, page = (path.read_text() for path in (comparison.markdown, comparison.latex, comparison.page))
+    assert "| with VSD: GAN | 25.00 | 0.2760 | 67.29 | 0.6254 |" in markdown
+    assert "with VSD & 25.00 & 0.2760 & 67.29 & 0.6254 &" in latex
+    assert all("does not converge" in text for text in (markdown, latex, page))
+    assert published_for(["a"], {"a": "T5/VAE rank 4"})[0]["a"].show("niqe") == "5.6479"

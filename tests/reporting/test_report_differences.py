@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from sweep_folders import make_seed_sweep, make_sweep
+from sweep_folders import make_run, make_seed_sweep, make_sweep, result
 
 from osediff_exp.reporting.arms import Row, make_arm
 from osediff_exp.reporting.comparison import ReportSettings, compare, write_comparison
@@ -131,3 +131,11 @@ def test_an_effect_of_half_a_decibel_is_found_and_none_is_not(tmp_path: Path) ->
     difference = comparison.differences["with VSD", "psnr"]
     means = [sum(v["psnr"] for v in run.per_image.values()) / 12 for row in comparison.arms for run in row.done]
     assert difference.interval.mean == pytest.approx(sum(means[3:]) / 3 - sum(means[:3]) / 3)
+
+
+def test_a_baseline_may_write_its_numbers_in_another_way(tmp_path: Path) -> None:
+    for number, rate in enumerate(("1e-05", "5e-05")):
+        make_run(tmp_path, number, [f"optimizer.lr={rate}"], result=result(25, 0.7, 5, 0.3))
+    found = compare(tmp_path, ReportSettings(labels={"optimizer.lr": "lr"}, baseline="lr = 5.0e-5")).baseline
+    assert found is not None
+    assert found.label == "lr = 5e-05"

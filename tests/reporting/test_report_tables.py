@@ -76,6 +76,7 @@ def test_arms_of_different_commits_are_pointed_out(tmp_path: Path) -> None:
 
 def test_latex_is_balanced_and_escaped(tmp_path: Path, comparison: Comparison) -> None:
     text = comparison.latex.read_text()
+    text = text.split(r"\end{table}", 1)[0]  # the second table has what was published
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     cells = [re.sub(r"\\multicolumn\{2\}\{c\}", "&", line).count("&") for line in rows]
@@ -114,3 +115,23 @@ def test_markdown_has_the_sections_of_the_page_in_short(comparison: Comparison) 
 
 def test_p_values_are_written_for_people() -> None:
     assert [show_p(p) for p in (None, 0.0004, 0.0123, 0.049999, 0.35, 1.0)] == ["-", "< 0.001", "0.012", "0.05", "0.35", "1.00"]
+
+
+def test_the_time_is_that_of_the_training_and_the_costs_have_both(tmp_path: Path) -> None:
+    for number in (0, 1):
+        figures = result(25, 0.7, 5, 0.3, seconds=19.0 - number, train_seconds=3.5)
+        make_run(tmp_path, number, [f"a={number}"], result=figures, config=config(a=number))
+    text = write_comparison(tmp_path).markdown.read_text()
+    assert text.count("| Steps | Training |") == 1
+    assert "| 600 | 3.5 s |" in text
+    assert "| 3.5 s | 19 s |" in text
+
+
+def test_an_absent_setting_is_an_empty_cell(tmp_path: Path) -> None:
+    for number, settings in enumerate(({"gan": {"weight": 0.1}}, {"other": 2})):
+        make_run(tmp_path, number, [f"a={number}"], result=result(25, 0.7, 5, 0.3), config=config(**settings))
+    comparison = write_comparison(tmp_path)
+    with comparison.csv.open(newline="") as file:
+        first, second, _ = csv.DictReader(file)
+    assert (first["gan.weight"], second["gan.weight"], first["other"], second["other"]) == ("0.1", "", "", "2")
+    assert "| `gan.weight` | 0.1 | - |" in comparison.markdown.read_text()

@@ -3,18 +3,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import pytest
 from sweep_folders import config, crops, make_run, make_sweep, result
 
-from osediff_exp.errors import UserError
-from osediff_exp.reporting.runs import read_run, read_sweep
+from osediff_exp.reporting.run_folders import find_runs
+from osediff_exp.reporting.runs import read_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def test_status_follows_the_files_of_the_run_folder(tmp_path: Path) -> None:
-    runs = read_sweep(make_sweep(tmp_path))
+    runs = find_runs([make_sweep(tmp_path)]).runs
     assert [run.status for run in runs] == ["done", "done", "failed", "unfinished"]
     assert runs[2].error == "lambda2=8 diverged: the loss is not finite at step 40; lower lambda2"
     assert [run.last_step for run in runs] == [60, 60, 30, 20]
@@ -23,13 +22,13 @@ def test_status_follows_the_files_of_the_run_folder(tmp_path: Path) -> None:
 def test_runs_come_in_the_order_of_launch_not_of_text(tmp_path: Path) -> None:
     for number in (10, 2, 0, 1):
         make_run(tmp_path, number, [f"rank={number}"], result=result(25, 0.7, 5, 0.3))
-    assert [run.overrides for run in read_sweep(tmp_path)] == [("rank=0",), ("rank=1",), ("rank=2",), ("rank=10",)]
+    assert [run.overrides for run in find_runs([tmp_path]).runs] == [("rank=0",), ("rank=1",), ("rank=2",), ("rank=10",)]
 
 
 def test_a_slash_in_an_override_makes_nested_folders_which_are_found(tmp_path: Path) -> None:
     make_run(tmp_path, 0, ["loss/terms=[mse]"], result=result(25, 0.7, 5, 0.3))
     make_run(tmp_path, 1, ["loss/terms=[mse,vsd]"], result=result(25, 0.7, 5, 0.3))
-    assert [run.name for run in read_sweep(tmp_path)] == ["0_loss/terms=[mse]", "1_loss/terms=[mse,vsd]"]
+    assert [run.name for run in find_runs([tmp_path]).runs] == ["0_loss/terms=[mse]", "1_loss/terms=[mse,vsd]"]
 
 
 def test_empty_and_damaged_cells_of_metrics_are_left_out(tmp_path: Path) -> None:
@@ -58,16 +57,6 @@ def test_an_unfinished_run_shows_its_latest_pictures(tmp_path: Path) -> None:
     read = read_run(run)
     assert read.output_step == 1000
     assert read.pictures["output"] == {"x": later / "x.png"}
-
-
-def test_wrong_folders_are_the_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run folders"):
-        read_sweep(tmp_path)
-    with pytest.raises(UserError, match="does not exist"):
-        read_sweep(tmp_path / "nowhere")
-    run = make_run(tmp_path, 0, ["a=1"])
-    with pytest.raises(UserError, match="single run"):
-        read_sweep(run)
 
 
 def test_figures_of_older_runs_have_todays_names(tmp_path: Path) -> None:

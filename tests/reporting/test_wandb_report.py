@@ -89,7 +89,7 @@ def test_offline_the_report_is_a_file_with_the_commands_that_publish_it(sweep: P
     assert sorted(Path(path).name for path in sync[5:]) == [f"offline-run-2026-{number}" for number in range(6)]
     assert all(Path(path).is_absolute() for path in sync[5:])
     assert publish[:3] == [sys.executable, "-m", "osediff_exp"]
-    assert publish[3:] == ["task=report", f"runs={sweep}", "target=wandb", "logger.wandb.mode=online"]
+    assert publish[3:] == ["task=report", f"runs='{sweep}'", "target=wandb", "logger.wandb.mode=online"]
     assert not (sweep / "report.html").exists()
 
 
@@ -120,7 +120,7 @@ def test_the_commands_are_absolute_and_name_the_team(sweep: Path, monkeypatch: p
     run_task(Path(sweep.name), entity="lab")
     sync, publish = map(shlex.split, written(sweep)["to_do"])
     assert all(Path(path).is_dir() and Path(path).is_absolute() for path in sync[5:])
-    assert f"runs={sweep}" in publish
+    assert f"runs='{sweep}'" in publish
     assert publish[-1] == "logger.wandb.entity=lab"
 
 

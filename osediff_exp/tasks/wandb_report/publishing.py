@@ -83,8 +83,9 @@ def _records(comparison: Comparison) -> dict[str, list[WandbRecord]]:
     found = {row.label: [read_record(run.folder) for run in row.runs] for row in comparison.arms}
     known = {arm: [record for record in records if record is not None and record.group] for arm, records in found.items()}
     if not any(known.values()):
+        folders = " and ".join(f"'{path}'" for path in comparison.sources)
         raise UserError(
-            f"no run in '{comparison.sweep_dir}' was logged with W&B as part of a sweep: train with logger.wandb.mode=offline (or online)"
+            f"no run in {folders} was logged with W&B as part of a sweep: train with logger.wandb.mode=offline (or online)"
         )
     return {arm: records for arm, records in known.items() if records}
 
@@ -134,7 +135,7 @@ def _commands(comparison: Comparison, *, entity: str | None, published: bool) ->
     """Return what is left to do as commands that work in any folder and without an activated environment."""
     unsent = [path for row in comparison.arms for run in row.runs for path in unsent_folders(run.folder)]
     sync = [sync_command(unsent)] if unsent else []
-    place = ["task=report", f"runs={comparison.sweep_dir.absolute()}", "target=wandb", "logger.wandb.mode=online"]
+    place = ["task=report", comparison.runs_argument, "target=wandb", "logger.wandb.mode=online"]
     whose = [f"logger.wandb.entity={entity}"] if entity else []
     publish = [shlex.join([sys.executable, "-m", "osediff_exp", *place, *whose])]
     return (*sync, *([] if published else publish))
