@@ -35,7 +35,13 @@ class LastCheckpoint(pl.Callback):
         path = self.folder / "last.ckpt"
         temporary = path.with_name("last.ckpt.part")
         self.folder.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(temporary)  # every rank takes part, rank 0 writes
+        for logger in trainer.loggers:
+            logger.save()  # a run killed right after this goes on here, with the figures of all steps before
+        try:
+            trainer.save_checkpoint(temporary)  # every rank takes part, rank 0 writes
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # a full disk needs the room
+            raise
         if trainer.is_global_zero:
             temporary.replace(path)
         self._saved = step

@@ -61,11 +61,15 @@ class MetricsCsv(Logger):
         columns = ["step", *dict.fromkeys(key for row in self._rows.values() for key in row)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(self.path.name + ".part")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            for step in sorted(self._rows):
-                writer.writerow({"step": step, **{key: f"{value:.8g}" for key, value in self._rows[step].items()}})
+        try:
+            with temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns, restval="")
+                writer.writeheader()
+                for step in sorted(self._rows):
+                    writer.writerow({"step": step, **{key: f"{value:.8g}" for key, value in self._rows[step].items()}})
+        except OSError:
+            temporary.unlink(missing_ok=True)  # a full disk needs the room
+            raise
         temporary.replace(self.path)
         self._pending = 0
 

@@ -12,6 +12,7 @@ from osediff_exp.cli.messages import no_such_option
 from osediff_exp.cli.schema import EXPERIMENT_GROUP, is_open
 from osediff_exp.cli.targets import target_paths, target_problem
 from osediff_exp.cli.types import MISSING, type_problem
+from osediff_exp.cli.words import word_problem
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def _check_tree(composer: Composer, config: DictConfig, reference: DictConfig, o
     for key, value in _leaves(_own(config)):
         if not exists(defaults, key) and not _below_null(defaults, key):
             raise UserError(_unknown(composer, key, defaults, origin(key)))
-        problem = type_problem(key, _resolved(config, key, value), _resolved(reference, key, None))
+        found = _resolved(config, key, value)
+        problem = type_problem(key, found, _resolved(reference, key, None)) or word_problem(key, found)
         if problem:
             raise UserError(f"{problem}{origin(key)}")
 

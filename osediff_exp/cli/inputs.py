@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ def _check_photos(config: DictConfig) -> None:
     module = OmegaConf.select(config, "data.datamodule")
     if module is None:
         raise UserError("the chosen data is a test set, which task=evaluate reads: use data=sample, data=folder or data=lsdir_ffhq here")
+    if module.get("val_first") == 0 and "val_first" not in _seen:
+        print("data.val_first=0: nothing is validated, so there will be no figures of quality and no pictures", file=sys.stderr)
+        _seen.add("val_first")
     for node in [*(module.get("train") or []), *(module.get("val") or [])]:
         text = OmegaConf.to_yaml(node, resolve=True)
         if text not in _seen:  # a large folder is listed once, not once per arm

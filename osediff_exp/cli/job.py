@@ -29,7 +29,7 @@ from osediff_exp.cli.ranks import (
 )
 from osediff_exp.cli.records import CONFIG, ERROR, ERROR_LOG, start_records, write_error, write_result
 from osediff_exp.cli.resolvers import register_resolvers
-from osediff_exp.cli.stops import is_interrupt, is_termination, requeued_by_slurm, what_stopped_it
+from osediff_exp.cli.stops import is_interrupt, is_termination, no_room, requeued_by_slurm, what_stopped_it
 from osediff_exp.cli.sweeps import Earlier, FolderTakenError, earlier
 from osediff_exp.errors import Incomplete, UserError
 
@@ -54,7 +54,8 @@ def job(config: DictConfig) -> None:
         except FolderTakenError:
             raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            _note(error, run_dir)
+            with suppress(OSError):  # a full disk: the line is on the screen
+                _note(error, run_dir)
             _raise_what_ends_the_process(error)
             end_as_failed()
 
@@ -65,7 +66,7 @@ def _note(error: BaseException, run_dir: Path) -> None:
         return
     if is_interrupt(error):
         write_error(run_dir, "interrupted")  # the command itself says so
-    elif (line := what_stopped_it(error)) is not None:
+    elif (line := what_stopped_it(error) or no_room(error)) is not None:
         write_error(run_dir, _tell(line, run_dir))
     elif (mistake := _users_mistake(error)) is not None:
         write_error(run_dir, _tell(mistake, run_dir))

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from osediff_exp.cli.check import check, check_keys
 from osediff_exp.cli.compose import Composer, open_composer
 from osediff_exp.cli.inputs import check_inputs
 from osediff_exp.cli.messages import as_user_errors
 from osediff_exp.cli.slurm import check_job, runs_on_slurm
-from osediff_exp.cli.sweeps import Sweep, unfinished_sweep
+from osediff_exp.cli.sweeps import Sweep, earlier, is_of, unfinished_sweep
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ _MOST_ARMS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to run: Hydra's arguments, the folder of the run or sweep, what is known of the sweep (None: a single run), and who runs it."""
+    """What to run: Hydra's arguments, the composition without the swept values and those of the arms that were checked, the folder of the
+    run or sweep, what is known of the sweep (None: a single run), who runs it, and whether an earlier one in the folder is set aside."""
 
     overrides: list[str]
+    config: DictConfig
+    arms: list[DictConfig]
     folder: Path
     sweep: Sweep | None
     on_slurm: bool
+    fresh: bool
 
     @property
     def multirun(self) -> bool:
@@ -54,15 +58,34 @@ def make_plan(conf: Path, arguments: Arguments) -> Plan:
         swept = _swept(composer, config, parsed) if multirun else []
         if not multirun:
             _refuse_sweeps(parsed)
+        arms: list[DictConfig] = []
         for arm in _arms(swept):
-            config = check(composer, [*fixed, *arm])
+            arms.append(config := check(composer, [*fixed, *arm]))
             check_inputs(config)
             if multirun:
                 check_job(shared, config)
         sweep = Sweep.of(arguments.overrides, config, _num_arms(config, swept)) if multirun else None
         folder = _folder(composer, config, arguments.overrides, sweep)
-        overrides = [*_naming(swept, parsed), *arguments.overrides, *_placing(folder, multirun)]
-        return Plan(overrides=overrides, folder=folder, sweep=sweep, on_slurm=multirun and runs_on_slurm(config))
+        naming, fresh = _naming(swept, parsed), bool(config.get("fresh"))
+        if sweep is not None and not fresh:
+            _check_earlier_arms(composer, folder, sweep, [*naming, *fixed], swept)
+        overrides = [*naming, *arguments.overrides, *_placing(folder, multirun)]
+        on_slurm = multirun and runs_on_slurm(config)
+        return Plan(overrides=overrides, config=shared, arms=arms, folder=folder, sweep=sweep, on_slurm=on_slurm, fresh=fresh)
+
+
+def _check_earlier_arms(composer: Composer, folder: Path, sweep: Sweep, fixed: list[str], swept: list[list[str]]) -> None:
+    """Raise UserError where an arm would meet, in the chosen folder, a run with other settings: before anything is written or started."""
+    if sweep.num_arms is None or not folder.is_dir() or is_of(folder, sweep):
+        return
+    for number, arm in enumerate(itertools.product(*swept)):
+        config = composer.whole([*fixed, *arm]).copy()
+        with open_dict(config):
+            config.hydra.job.num = number
+            run_dir = folder / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+            del config["hydra"]  # as Hydra does before it hands the configuration over
+        if run_dir.is_dir():
+            earlier(run_dir, config)
 
 
 def _refuse_sweeps(parsed: list[Override]) -> None:
@@ -123,8 +146,8 @@ def _folder(composer: Composer, config: DictConfig, typed: list[str], sweep: Swe
         folder = Path(str(OmegaConf.select(config, key))).absolute()
     if any(text.lstrip("+").startswith(f"{key}=") for text in typed):
         return folder
-    if sweep and not config.get("fresh") and (earlier := unfinished_sweep(folder.parent, sweep)):
-        return earlier
+    if sweep and not config.get("fresh") and (unfinished := unfinished_sweep(folder.parent, sweep)):
+        return unfinished
     if not folder.exists():
         return folder
     return next(path for n in itertools.count(2) if not (path := folder.with_name(f"{folder.name}_{n}")).exists())

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,12 +62,19 @@ def failed_arms(folder: Path) -> tuple[int, int]:
     return sum(not is_whole(arm) for arm in arms), len(arms)
 
 
-def note_killed(folder: Path) -> list[str]:
-    """Write error.txt for the arms of the sweep just run that ended without a word, and return their names."""
-    silent = [arm for arm in _arms(folder) if not (arm / RESULT).is_file() and not (arm / ERROR).is_file() and not is_held(arm)]
-    for arm in silent:
-        write_error(arm, "killed from outside (memory, time limit, a signal?): the same command goes on with it")
-    return [arm.name for arm in silent]
+def working_arms(folder: Path) -> list[Path]:
+    """Return the arms of the sweep just run in which a process is still at work."""
+    return [arm for arm in _arms(folder) if is_held(arm)]
+
+
+def note_silent(folder: Path, line: str, multirun: bool) -> list[str]:
+    """Write ``line`` into error.txt of the runs just made that ended without a word, and return their names."""
+    runs = _arms(folder) if multirun else [folder] * (folder / CONFIG).is_file()
+    silent = [run for run in runs if not (run / RESULT).is_file() and not (run / ERROR).is_file() and not is_held(run)]
+    for run in silent:
+        with suppress(OSError):
+            write_error(run, line)
+    return [run.name for run in silent]
 
 
 def is_whole(folder: Path) -> bool:
@@ -78,8 +86,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a file that is either whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @cache

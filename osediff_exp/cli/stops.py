@@ -5,7 +5,38 @@ Lightning and submitit turn signals into exceptions of their own. They are told 
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NO_ROOM = {errno.ENOSPC: "free some", errno.EDQUOT: "free some", errno.EROFS: "choose another folder"}
+
+
+class Terminated(SystemExit):
+    """A termination signal, outside of Lightning."""
+
+
+@contextmanager
+def termination_raises() -> Iterator[None]:
+    """Let a termination signal raise :class:`Terminated` in the block, as Ctrl-C raises KeyboardInterrupt; Lightning has its own way."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _raise_terminated(number: int, frame: object) -> None:
+    raise Terminated(128 + number)
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -14,8 +45,8 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def is_termination(error: BaseException) -> bool:
-    """Tell whether it is a termination signal, which Lightning raises at the end of the step."""
-    return isinstance(error, SystemExit) and type(error).__name__ == "SIGTERMException"
+    """Tell whether it is a termination signal; Lightning raises its own exception at the end of the step."""
+    return isinstance(error, Terminated) or (isinstance(error, SystemExit) and type(error).__name__ == "SIGTERMException")
 
 
 def is_time_limit(error: BaseException) -> bool:
@@ -36,4 +67,14 @@ def what_stopped_it(error: BaseException) -> str | None:
         return "Slurm's time limit (hydra.launcher.timeout_min) came: the same command goes on from the last checkpoint"
     if requeued_by_slurm(error):
         return "preempted: Slurm has queued it again, and it goes on from its last checkpoint then"
+    return None
+
+
+def no_room(error: BaseException | None) -> str | None:
+    """Return the line for a disk that is full or cannot be written, also where it is the cause of another error; None otherwise."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            place = f": {error.filename}" if error.filename else ""
+            return f"{os.strerror(error.errno)}{place}: {_NO_ROOM[error.errno]} and run the same command again"
+        error = error.__cause__ or error.__context__
     return None

@@ -61,10 +61,15 @@ def write_sweep(folder: Path, sweep: Sweep) -> None:
     write_text(folder / SWEEP, json.dumps(asdict(sweep), indent=2) + "\n")
 
 
+def is_of(folder: Path, sweep: Sweep) -> bool:
+    """Tell whether ``folder`` is of the same sweep."""
+    return _read(folder / SWEEP) == asdict(sweep)
+
+
 def unfinished_sweep(parent: Path, sweep: Sweep) -> Path | None:
     """Return the newest folder below ``parent`` of the same sweep, if it has arms to do and nobody is working on it."""
     for path in sorted(parent.glob(f"*/{SWEEP}"), key=lambda path: path.parent.name, reverse=True):
-        if _read(path) == asdict(sweep) and not is_held(path.parent):
+        if is_of(path.parent, sweep) and not is_held(path.parent):
             done, total = progress(path.parent)
             return path.parent if total is not None and done < total else None
     return None

@@ -97,7 +97,7 @@ def test_checkpoints_are_written_at_multiples_and_at_the_end(tmp_path: Path) -> 
         path.write_bytes(b"")
         steps.append(module.steps_taken)
 
-    trainer: Any = SimpleNamespace(default_root_dir=tmp_path, save_checkpoint=save, is_global_zero=True, callbacks=["other"])
+    trainer: Any = SimpleNamespace(default_root_dir=tmp_path, save_checkpoint=save, is_global_zero=True, callbacks=["other"], loggers=[])
     module: Any = SimpleNamespace(steps_taken=0, max_steps=7, _micro_batch=0)
     callback = LastCheckpoint(every=3)
     trainer.callbacks.insert(0, callback)

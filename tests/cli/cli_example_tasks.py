@@ -30,7 +30,11 @@ class WriteComparison(Callback):
 
 
 def work(config: Any, run_dir: Path) -> dict[str, Any]:
-    """Return figures; seed 13 is a user's mistake, 14 a bug, 15 an interruption, 16 half a job, 17 kills the process unless it is lucky."""
+    """Return figures, or fail.
+
+    Seed 13 is a user's mistake, 14 a bug, 15 an interruption, 16 half a job; unless it is lucky, 17 kills the process and 18 and 19 wait to
+    be stopped; 20 and 21 fill the disk.
+    """
     if config.seed == 13:
         raise UserError("seed=13 brings bad luck: choose another")
     if config.seed == 14:
@@ -43,6 +47,12 @@ def work(config: Any, run_dir: Path) -> dict[str, Any]:
         (run_dir / "checkpoints").mkdir(exist_ok=True)
         (run_dir / "checkpoints" / "last.ckpt").write_text("half-way")
         os.kill(os.getpid(), signal.SIGKILL)
+    if config.seed in (18, 19) and "LUCKY" not in os.environ:
+        (run_dir / "checkpoints").mkdir(exist_ok=True)
+        (run_dir / "checkpoints" / "last.ckpt").write_text(str(os.getpid()))
+        time.sleep(300)
+    if config.seed in (20, 21):
+        (run_dir / "large.bin").write_bytes(bytes(4 << 20))
     terms = ",".join(config.loss.terms)
     return {
         "lambda2": config.lambda2,

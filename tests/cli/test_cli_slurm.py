@@ -48,6 +48,7 @@ def test_a_killed_arm_stops_no_other_and_the_same_command_completes_the_sweep(ca
     assert "error: 1_seed=17: killed from outside" in killed.stderr
     assert (sweep / "1_seed=17" / "error.txt").read_text().startswith("killed from outside")
     assert "1 of 3 runs failed" in killed.stderr
+    assert (sweep / "comparison.txt").read_text().split() == ["0_seed=1", "2_seed=2"]
     before = finished(sweep)
     assert list(before) == ["0_seed=1", "2_seed=2"]
     monkeypatch.setenv("LUCKY", "1")
@@ -58,6 +59,7 @@ def test_a_killed_arm_stops_no_other_and_the_same_command_completes_the_sweep(ca
     assert list(after) == ["0_seed=1", "1_seed=17", "2_seed=2"]
     assert {name: after[name] for name in before} == before
     assert after["1_seed=17"]["resume"] == "auto"
+    assert (sweep / "comparison.txt").read_text().split() == list(after)
 
 
 def test_all_ranks_of_a_job_start_go_on_and_are_kept_together(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,11 +87,16 @@ def test_training_across_two_nodes_is_killed_and_goes_on(workplace: Path) -> Non
     assert killed.returncode == 1, errors
     assert (arm / "error.txt").is_file()
     assert not (arm / "result.json").exists()
+    assert (arm.parent / "report.html").is_file()
+    with (arm.parent / "comparison.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["failed"]
     done = train("max_steps=12")
     _, errors = done.communicate(timeout=200)
     assert done.returncode == 0, errors
     assert (result(arm)["steps"], result(arm)["global_batch_size"]) == (12, 2)
     assert yaml.safe_load((arm / "config.yaml").read_text())["resume"] == "auto"
+    with (arm.parent / "comparison.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["done", "reference"]
     with (arm / "metrics.csv").open() as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 13))
     said = "".join(path.read_text() for path in arm.parent.glob(".submitit/*/*_0_log.out"))

@@ -86,3 +86,38 @@ def test_a_folder_somebody_works_in_is_left_alone(call: Call, workplace: Path) -
         assert "another process is running" in done.stderr.splitlines()[-1]
         assert not list((workplace / name).rglob("*.json")) + list((workplace / name).rglob("error.txt"))
     assert result(folder(call("seed=1", "hydra.run.dir=here")))["seed"] == 1
+
+
+def test_a_refused_command_changes_nothing_and_starts_nothing(call: Call, workplace: Path) -> None:
+    assert call("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
+    before = {path: path.read_bytes() for path in (workplace / "here").rglob("*") if path.is_file()}
+    refused = call("-m", "seed=1,2", "trainer.max_steps=5", "hydra.sweep.dir=here")
+    assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1)
+    assert "holds a run with other settings (trainer.max_steps: 3 there, 5 now)" in refused.stderr
+    assert {path: path.read_bytes() for path in (workplace / "here").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("arguments", "key"), [(("-m", "seed=1,2"), "hydra.sweep.dir"), (("seed=1",), "hydra.run.dir")])
+def test_fresh_sets_the_chosen_folder_aside(call: Call, workplace: Path, arguments: tuple[str, ...], key: str) -> None:
+    command = (*arguments, f"{key}=here")
+    assert call(*command).returncode == 0
+    before = sorted(path.read_text() for path in (workplace / "here").rglob("result.json"))
+    for number in (1, 2):
+        fresh = call(*command, "fresh=true")
+        assert fresh.returncode == 0, fresh.stderr
+        assert f"{workplace / 'here'} held an earlier one, now in {workplace / 'here'}.{number}" in fresh.stderr
+        assert "going on" not in fresh.stderr
+    assert sorted(path.read_text() for path in (workplace / "here.1").rglob("result.json")) == before
+    assert len(list((workplace / "here").rglob("result.json"))) == len(before)
+
+
+def test_fresh_moves_neither_where_somebody_works_nor_where_one_is(call: Call, workplace: Path) -> None:
+    assert call("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
+    with hold(workplace / "here" / "0_seed=1"):
+        busy = call("-m", "seed=1,2", "hydra.sweep.dir=here", "fresh=true")
+    assert (busy.returncode, len(busy.stderr.splitlines())) == (2, 1)
+    assert "another process is at work" in busy.stderr
+    (workplace / "multirun.yaml").write_text("")
+    mine = call("-m", "seed=1,2", "hydra.sweep.dir=.", "fresh=true")
+    assert (mine.returncode, len(mine.stderr.splitlines())) == (2, 1)
+    assert "is where you are" in mine.stderr

@@ -84,9 +84,7 @@ def _records(comparison: Comparison) -> dict[str, list[WandbRecord]]:
     known = {arm: [record for record in records if record is not None and record.group] for arm, records in found.items()}
     if not any(known.values()):
         folders = " and ".join(f"'{path}'" for path in comparison.sources)
-        raise UserError(
-            f"no run in {folders} was logged with W&B as part of a sweep: train with logger.wandb.mode=offline (or online)"
-        )
+        raise UserError(f"no run in {folders} was logged with W&B as part of a sweep: train with logger.wandb.mode=offline (or online)")
     return {arm: records for arm, records in known.items() if records}
 
 

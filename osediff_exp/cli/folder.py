@@ -1,0 +1,68 @@
+"""The folder of a run or sweep, made ready: earlier work set aside where the user asks for it, the lock held, old notes removed."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osediff_exp.cli.locks import LOCK, hold, is_held
+from osediff_exp.cli.records import CONFIG, ERROR, ERROR_LOG, RESULT
+from osediff_exp.cli.sweeps import SWEEP, progress, write_sweep
+from osediff_exp.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from osediff_exp.cli.preflight import Plan
+
+_OURS = (SWEEP, "multirun.yaml", CONFIG, RESULT, ERROR, ".hydra")
+
+
+@contextmanager
+def open_folder(plan: Plan) -> Iterator[None]:
+    """Make the plan's folder and, for a sweep, hold it and note there what it is.
+
+    Raises:
+        UserError: the folder cannot be made or written, or somebody is at work in it.
+    """
+    with ExitStack() as held:
+        try:
+            _make_ready(plan, held)
+        except OSError as error:
+            key = "hydra.sweep.dir" if plan.multirun else "hydra.run.dir"
+            raise UserError(f"cannot write into {plan.folder} ({error.strerror}): mend that, or choose another {key}") from error
+        yield
+
+
+def _make_ready(plan: Plan, held: ExitStack) -> None:
+    folder = plan.folder
+    if plan.fresh and any((folder / name).exists() for name in _OURS):
+        print(f"{folder} held an earlier one, now in {set_aside(folder)}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    if plan.sweep is None:
+        return
+    if not held.enter_context(hold(folder)):
+        raise UserError(f"another process is running the sweep in {folder}: let it finish, or choose another hydra.sweep.dir")
+    if done := progress(folder)[0]:
+        print(f"going on in {folder}: {done} of its runs are finished (fresh=true starts anew)", file=sys.stderr)
+    for name in (ERROR, ERROR_LOG):  # of a launcher that failed: this start is another one
+        (folder / name).unlink(missing_ok=True)
+    write_sweep(folder, plan.sweep)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename ``folder`` to the first free of ``folder.1``, ``folder.2``, ... and return that name.
+
+    Raises:
+        UserError: somebody is at work in it, or it is where this process works.
+        OSError: it cannot be renamed.
+    """
+    if any(is_held(path.parent) for path in [folder / LOCK, *folder.glob(f"*/{LOCK}")]):
+        raise UserError(f"fresh=true: another process is at work in {folder}: let it finish, or choose another folder")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"fresh=true: {folder} is where you are, which is not moved: choose another folder")
+    names = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+    return folder.rename(next(name for name in names if not name.exists()))

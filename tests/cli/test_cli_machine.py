@@ -1,0 +1,131 @@
+"""What the machine lacks, and words that no option knows, are told before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from osediff_exp.cli import inputs, machine
+from osediff_exp.cli.arguments import parse_arguments
+from osediff_exp.cli.command import run_command
+from osediff_exp.cli.compose import open_composer
+from osediff_exp.cli.conf_tree import conf_dir
+from osediff_exp.cli.machine import check_machine, num_gpus
+from osediff_exp.cli.preflight import make_plan
+from osediff_exp.cli.words import _WORDS, word_problem, words_for
+from osediff_exp.errors import UserError
+
+
+def config(*, launcher: str = "x.BasicLauncher", task: str = "train", accelerator: str = "gpu", devices: Any = 1) -> DictConfig:
+    group = {"accelerator": accelerator, "devices": devices}
+    return OmegaConf.create({"hydra": {"launcher": {"_target_": launcher}}, "task": {"name": task}, "trainer": group, "pretrain": group})
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "num_gpus", lambda: 0)
+
+
+@pytest.mark.parametrize(("task", "group"), [("train", "trainer"), ("pretrain", "pretrain")])
+@pytest.mark.usefixtures("no_gpu")
+def test_a_training_on_a_gpu_needs_one(task: str, group: str) -> None:
+    with pytest.raises(UserError, match=f"{group}.accelerator=gpu, but this machine shows no GPU: use {group}.accelerator=cpu"):
+        check_machine(config(task=task), config(task=task))
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_login_node_and_other_work_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/bin/{name}")
+    for fine in (config(launcher="x.SlurmLauncher"), config(accelerator="cpu"), config(accelerator="auto"), config(task="report")):
+        check_machine(fine, fine)
+
+
+def test_no_more_gpus_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "num_gpus", lambda: 1)
+    check_machine(config(), config())
+    with pytest.raises(UserError, match="trainer.devices=4, but this machine shows 1 GPU: set trainer.devices=1"):
+        check_machine(config(devices=4), config(devices=4))
+
+
+def test_slurm_needs_sbatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="needs Slurm's sbatch, which is not here"):
+        check_machine(config(launcher="x.SlurmLauncher"), config())
+
+
+@pytest.mark.parametrize(("visible", "seen"), [(None, 2), ("0", 1), ("", 0), ("-1", 0), ("1,0", 2), ("0,-1,1", 1)])
+def test_gpus_are_counted_as_cuda_shows_them(monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: int) -> None:
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine, "_OTHER_MAKERS", ())
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [Path("/dev/nvidia0"), Path("/dev/nvidia1"), Path("/dev/nvidiactl")])
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert num_gpus() == seen
+
+
+WRONG_WORDS = [
+    ("logger.wandb.mode=onlin", "logger.wandb.mode=onlin is none of auto, online, offline, disabled. Did you mean 'online'?"),
+    ("trainer.precision=64-foo", "trainer.precision=64-foo is none of 32-true, bf16-mixed, 16-mixed"),
+    ("trainer.precision=bf16-mixd", "Did you mean 'bf16-mixed'?"),
+    ("trainer.accelerator=gup", "Did you mean 'gpu'?"),
+    ("generator.latent=modes", "Did you mean 'mode'?"),
+    ("generator.alpha=rang", "Did you mean 'rank'?"),
+]
+
+
+@pytest.mark.parametrize(("override", "part"), WRONG_WORDS, ids=[override for override, _ in WRONG_WORDS])
+def test_a_wrong_word_names_the_nearest(override: str, part: str) -> None:
+    with pytest.raises(UserError) as raised:
+        make_plan(conf_dir(), parse_arguments([override]))
+    assert part in str(raised.value)
+
+
+def test_other_keys_and_null_take_anything() -> None:
+    assert word_problem("name", "anything") is word_problem("restorer.dtype", None) is word_problem("generator.alpha", "???") is None
+
+
+def test_the_real_trees_defaults_are_among_the_words() -> None:
+    calls = [
+        [],
+        ["trainer=gpu"],
+        ["task=pretrain"],
+        ["task=restore", "checkpoint=x"],
+        ["task=report", "runs=x"],
+        ["loss/terms=[gan,sds,tsd]"],
+    ]
+    seen = set()
+    for overrides in calls:
+        with open_composer(conf_dir(), overrides) as composer:
+            plain = OmegaConf.to_container(composer.whole(overrides), resolve=False)
+        for key, value in leaves(plain):
+            if (words := words_for(key)) is not None:
+                seen.add(next(pattern for pattern, its in _WORDS.items() if its is words))
+                assert value is None or "${" in str(value) or value in words, (key, value)
+    assert len(seen) >= len(_WORDS) - 5  # keys that share their words count once
+
+
+def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(tree, dict):
+        return [(prefix.rstrip("."), tree)]
+    return [leaf for name, value in tree.items() for leaf in leaves(value, f"{prefix}{name}.")]
+
+
+def test_a_training_that_validates_nothing_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "_seen", set())
+    make_plan(conf_dir(), parse_arguments(["-m", "seed=1,2", "data.val_first=0"]))
+    assert capsys.readouterr().err.count("data.val_first=0: nothing is validated") == 1
+
+
+def test_the_machine_is_asked_where_something_runs_not_where_it_is_printed(capsys: pytest.CaptureFixture[str], workplace: Path) -> None:
+    if num_gpus() != 0:
+        pytest.skip("this machine may have a GPU")
+    assert run_command(["trainer=gpu"]) == 2
+    assert capsys.readouterr().err.startswith("error: trainer.accelerator=gpu, but this machine shows no GPU")
+    assert run_command(["trainer=gpu", "--cfg", "job", "-p", "trainer"]) == 0
+    assert "max_steps: 14000" in capsys.readouterr().out
+    assert list(workplace.iterdir()) == []
