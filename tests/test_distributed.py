@@ -38,8 +38,8 @@ def two_processes(backbone_folder: Path, folder: Path, **settings: Any) -> dict[
 @pytest.mark.parametrize(
     ("num_val", "accumulate", "critic_updates", "all_critics"),
     [
-        (3, 1, 2, True),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, 1, 1, False), (2, 2, 1, False), (2, 2, 2, True))),
+        (3, 1, 2, False),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, 1, 2, True), (2, 2, 1, False), (2, 2, 2, True))),
     ],
 )
 def test_two_processes_are_one(

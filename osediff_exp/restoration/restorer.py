@@ -17,6 +17,7 @@ from osediff_exp.data.images import ByteImage
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator import Generator
+from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
 from osediff_exp.models.tiling import Tiling
 from osediff_exp.restoration.base import ImageRestorer
@@ -29,7 +30,6 @@ AutocastType = Literal["bfloat16", "float16"]
 
 MAX_SCALE = 8
 _DEFAULT_TILING = Tiling()
-_CACHED_PROMPTS = 256
 
 
 class Restorer(ImageRestorer):
@@ -75,7 +75,7 @@ class Restorer(ImageRestorer):
         self.generator.tiling = tiling
         self.prompts, self.color_fix, self.min_side = prompts, color_fix, min_side
         self.dtype = None if dtype is None else getattr(torch, dtype)
-        self._text_cache: dict[str, Tensor] = {}
+        self._prompt_features = PromptFeatures(self.backbone.encode_prompts)
 
     @classmethod
     def from_checkpoint(
@@ -176,7 +176,7 @@ class Restorer(ImageRestorer):
         lq = as_network_input([pad_to_multiple(picture, self.backbone.size_multiple) for picture in enlarged])
         precision = contextlib.nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
         with deterministic_numerics(), precision:
-            embeds = self._embed(self.prompts(lq[..., :height, :width], names))
+            embeds = self._prompt_features(self.prompts(lq[..., :height, :width], names)).to(self.device)
             lq.mul_(2).sub_(1)
             whole = self.generator.tiling is None  # else the picture stays here, and its tiles travel
             image = self.generator(lq.to(self.device) if whole else lq, embeds).image
@@ -184,13 +184,3 @@ class Restorer(ImageRestorer):
         if not torch.isfinite(image.sum()):
             raise UserError(f"{', '.join(names)}: the output is not finite; compute in bfloat16, or without dtype")
         return image.add_(1).div_(2).clamp_(0, 1)
-
-    def _embed(self, prompts: list[str]) -> Tensor:
-        """Return text features (B, L, D) on the device; a prompt that was met before is not encoded again."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text_cache]
-        if missing:
-            if len(self._text_cache) + len(missing) > _CACHED_PROMPTS:
-                self._text_cache.clear()
-                missing = list(dict.fromkeys(prompts))
-            self._text_cache.update(zip(missing, self.backbone.encode_prompts(missing), strict=True))
-        return torch.stack([self._text_cache[prompt] for prompt in prompts])

@@ -71,12 +71,14 @@ def test_a_checkpoint_builds_the_extractor_that_the_configuration_names() -> Non
 
 
 @needs_weights
-def test_the_tagger_is_no_part_of_what_trains(backbone: Backbone, tmp_path: Path) -> None:
+def test_the_tagger_is_no_part_of_what_trains(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tagged = ImageNetPrompt(prompt="sharp photo", threshold=0.0)
     plain, module = make_module(backbone), make_module(backbone, prompts=tagged)
     weights = {name: value.clone() for name, value in tagged.tagger.network.state_dict().items()}
+    encoded: list[str] = []
+    monkeypatch.setattr(module, "embed", lambda prompts, embed=module.embed: encoded.extend(prompts) or embed(prompts))
     make_trainer(tmp_path).fit(module, make_data(tmp_path / "photos", batch_size=2))
     assert module.state_dict().keys() == plain.state_dict().keys()
     assert {name for name, _ in module.named_parameters()} == {name for name, _ in plain.named_parameters()}
     assert all(torch.equal(value, weights[name]) for name, value in tagged.tagger.network.state_dict().items())
-    assert any(prompt.count(",") == 3 and prompt.endswith(", sharp photo") for prompt in module._text_cache)
+    assert any(prompt.count(",") == 3 and prompt.endswith(", sharp photo") for prompt in encoded)
