@@ -24,11 +24,11 @@ _PAPER, _INK, _HOLE = (255, 255, 255), (25, 28, 33), (232, 234, 237)
 
 
 def render_grid(pictures: Pictures, max_rows: int = 6) -> bytes | None:
-    """Return the PNG of the first ``max_rows`` pictures, or None where there is none.
+    """Return the PNG of ``max_rows`` pictures, spread evenly over all, or None where there is none.
 
     All cells have one size: that of the largest picture, within 128 and 256 pixels. Smaller pictures are enlarged without smoothing.
     """
-    names = pictures.names[:max_rows]
+    names = _spread(pictures.names, max_rows)
     if not names:
         return None
     cell = _cell_size([column.files[name] for column in pictures.columns for name in names if name in column.files])
@@ -44,6 +44,13 @@ def render_grid(pictures: Pictures, max_rows: int = 6) -> bytes | None:
     data = io.BytesIO()
     sheet.save(data, format="PNG", compress_level=1)  # a tenth larger than the default and several times faster
     return data.getvalue()
+
+
+def _spread(names: list[str], count: int) -> list[str]:
+    """Return ``count`` names, first and last among them: neighbours are often crops of one photo."""
+    if len(names) <= count:
+        return names
+    return [names[round(k * (len(names) - 1) / (count - 1))] for k in range(count)]
 
 
 def _place(index: int, cell: int) -> int:
