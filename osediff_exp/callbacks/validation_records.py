@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from osediff_exp.callbacks.wandb_logger import log_pictures
+from osediff_exp.callbacks.wandb_run import log_pictures
 
 
 class ValidationRecords(pl.Callback):

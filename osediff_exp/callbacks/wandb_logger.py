@@ -1,117 +1,24 @@
-"""Weights & Biases: offline unless told otherwise or a key is there, and never in the way of a training."""
+"""Start a W&B run: offline unless told otherwise or a key is there, and never in the way of a training."""
 
 from __future__ import annotations
 
 import logging
 import os
 import secrets
-from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from PIL import Image
-from pytorch_lightning.loggers import Logger
-
-from osediff_exp.callbacks.wandb_history import pictures_until, rows_until
-from osediff_exp.callbacks.wandb_record import WandbRecord, chosen_mode, read_record, server_url, sync_command, write_record
+from osediff_exp.callbacks.wandb_record import WandbRecord, chosen_mode, read_record, server_url, write_record
+from osediff_exp.callbacks.wandb_run import WandbRun, first_line
 from osediff_exp.callbacks.wandb_server import fault_of_server, remember_silence
 from osediff_exp.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from wandb import Run
-
-__all__ = ["WandbRun", "closed_as_failed", "log_pictures", "wandb_logger"]
 
 log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
-STEP = "trainer/global_step"  # the key under which Lightning, and so most projects, logs the optimizer step
 _LONGEST_TAG, _LONGEST_NAME = 64, 128  # W&B refuses longer ones
 _OFFLINE_TIMEOUT = 60.0  # seconds: W&B's service process starts slowly on a busy machine
-
-
-class WandbRun(Logger):
-    """A started W&B run. The first call that fails ends its use: the training goes on without it.
-
-    W&B's own step counts calls; the optimizer step is the key ``trainer/global_step``, which every plot takes as its axis.
-
-    Args:
-        run: as ``wandb.init`` returns it.
-        folder: the run folder, whose ``wandb/record.json`` says what became of the run.
-        record: what stands there.
-    """
-
-    def __init__(self, run: Run, folder: Path, record: WandbRecord) -> None:
-        super().__init__()
-        self._run: Run | None = run
-        self._folder, self._record = folder, record
-        run.define_metric(STEP)
-        run.define_metric("*", step_metric=STEP, step_sync=True)
-
-    @property
-    def name(self) -> str:
-        return "wandb"
-
-    @property
-    def version(self) -> str:
-        return self._record.id
-
-    @property
-    def sync_command(self) -> str:
-        """The command that sends the run where it was logged offline."""
-        return sync_command([self._folder / "wandb" / self._record.files])
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log figures under the keys of metrics.csv."""
-        self._try(lambda run: run.log({**metrics, STEP: step or 0}))
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing to do: the run started with the whole configuration."""
-
-    def log_images(self, pictures: list[tuple[str, Image.Image]], *, step: int) -> None:
-        """Log pictures (name, picture) under ``val/pictures``."""
-        import wandb
-
-        names = tuple(name for name, _ in pictures)
-        if self._run is not None and names != self._record.pictures:
-            self._record = replace(self._record, pictures=names)
-            write_record(self._folder, self._record)
-        # Pictures are given directly: those inside a W&B Table would be kept outside the run folder.
-        self._try(lambda run: run.log({"val/pictures": [wandb.Image(picture, caption=name) for name, picture in pictures], STEP: step}))
-
-    def replay(self, step: int, pictures: Iterable[str]) -> None:
-        """Log what the run folder holds of the steps up to ``step``; ``pictures`` names those that earlier starts have logged."""
-        for number, figures in rows_until(self._folder, step):
-            self.log_metrics(figures, number)
-        for number, shown in pictures_until(self._folder, step, tuple(pictures)):
-            self.log_images(shown, step=number)
-
-    def finish(self, figures: Mapping[str, Any], *, exit_code: int = 0) -> None:
-        """End the run: ``figures`` (those of result.json) become its summary. Takes ``finish_timeout`` seconds at most."""
-        self._try(lambda run: run.summary.update({key: value for key, value in figures.items() if value is not None}))
-        self._try(lambda run: run.finish(exit_code=exit_code))
-        if self._run is not None:
-            self._record = replace(self._record, uploaded=not self._run.offline)
-            write_record(self._folder, self._record)
-        self._run = None
-
-    def finalize(self, status: str) -> None:
-        """End the run of a training that failed; Lightning also calls this after each successful fit and validation."""
-        if status != "success":
-            self.finish({}, exit_code=1)
-
-    def _try(self, action: Callable[[Run], object]) -> None:
-        if self._run is None:
-            return
-        try:
-            action(self._run)
-        except Exception as error:  # W&B's own errors are many; none of them may stop a training
-            self._run = None
-            fault, command = _first_line(error), self.sync_command
-            log.warning("W&B has failed (%s): the run goes on without it; send what is there later: %s", fault, command)
 
 
 def wandb_logger(
@@ -166,25 +73,6 @@ def wandb_logger(
     return run
 
 
-def log_pictures(loggers: list[Logger], pictures: list[tuple[str, Image.Image]], *, step: int) -> None:
-    """Log pictures (name, picture) under ``val/pictures`` to the W&B runs among ``loggers``."""
-    for logger in loggers:
-        if isinstance(logger, WandbRun) and pictures:
-            logger.log_images(pictures, step=step)
-
-
-@contextmanager
-def closed_as_failed(loggers: Iterable[Logger]) -> Iterator[None]:
-    """Close the W&B runs among ``loggers`` as failed if the block ends with an error: Lightning does so for errors inside fit only."""
-    try:
-        yield
-    except BaseException:
-        for logger in loggers:
-            if isinstance(logger, WandbRun):
-                logger.finish({}, exit_code=1)
-        raise
-
-
 def _start(arguments: dict[str, Any], init_timeout: float, memory: Path) -> WandbRun | None:
     """Start online, else offline with a word on how to send the run later."""
     fault = fault_of_server(server_url(), memory) or _try_online(arguments, init_timeout, memory)
@@ -213,8 +101,8 @@ def _try_online(arguments: dict[str, Any], init_timeout: float, memory: Path) ->
             fault = error
         _end_service()
     if isinstance(fault, CommError) and not isinstance(fault, AuthenticationError):
-        remember_silence(server_url(), memory, _first_line(fault))
-    return _first_line(fault)
+        remember_silence(server_url(), memory, first_line(fault))
+    return first_line(fault)
 
 
 def _start_offline(arguments: dict[str, Any]) -> WandbRun | None:
@@ -224,7 +112,7 @@ def _start_offline(arguments: dict[str, Any]) -> WandbRun | None:
         try:
             return _start_once("offline", arguments, _OFFLINE_TIMEOUT)
         except Exception as error:
-            fault = _first_line(error)
+            fault = first_line(error)
         _end_service()
     log.warning("W&B cannot start (%s): this run is not logged there", fault)
     return None
@@ -257,7 +145,3 @@ def _start_once(mode: Literal["online", "offline"], arguments: dict[str, Any], i
 
 def _short(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 3] + "..."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from osediff_exp.callbacks.interruption import StopAfterStep
-from osediff_exp.callbacks.wandb_logger import WandbRun, closed_as_failed
+from osediff_exp.callbacks.wandb_run import WandbRun, closed_as_failed
 from osediff_exp.checkpoints.own import run_record
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.errors import UserError

@@ -22,8 +22,9 @@ from PIL import Image
 
 from osediff_exp.callbacks import wandb_server
 from osediff_exp.callbacks.wandb_history import pictures_until, rows_until
-from osediff_exp.callbacks.wandb_logger import WandbRun, closed_as_failed, log_pictures, wandb_logger
+from osediff_exp.callbacks.wandb_logger import wandb_logger
 from osediff_exp.callbacks.wandb_record import chosen_mode, has_key, read_record, sync_command, unsent_folders, write_record
+from osediff_exp.callbacks.wandb_run import WandbRun, closed_as_failed, log_pictures
 from osediff_exp.callbacks.wandb_server import fault_of_server, knock, remember_silence
 from osediff_exp.tasks import arm as arm_module
 from osediff_exp.tasks.arm import Arm, sweep_name, this_arm
