@@ -126,15 +126,20 @@ def test_table_4_varies_the_prompt() -> None:
 
 
 def test_tables_5_and_6_vary_the_ranks() -> None:
-    assert ranks("vae_rank") == [(4, 2, 4.0), (4, 4, 2.0), (4, 8, 1.0)]  # the released factor, 8 / rank
-    assert ranks("unet_rank") == [(2, 4, 4.0), (4, 4, 2.0), (8, 4, 1.0), *((rank, 4, 1.0) for rank in (2, 4, 8))]
+    varied = [(2, 4.0), (4, 2.0), (8, 1.0), (2, 1.0), (4, 1.0), (8, 1.0)]  # the released factor, 8 / rank, then the rank alone
+    assert ranks("vae_rank") == [((4, 2.0), arm) for arm in varied]
+    assert ranks("unet_rank") == [(arm, (4, 2.0)) for arm in varied]
 
 
-def ranks(experiment: str) -> list[tuple[int, int, float]]:
-    """Return (U-Net's rank, VAE's rank, LoRA's factor in the varied network) of each arm."""
+def ranks(experiment: str) -> list[tuple[tuple[int, float], tuple[int, float]]]:
+    """Return rank and LoRA's factor of U-Net and VAE in each arm."""
     found: list[Any] = [config.generator for config in configs(experiment, "sd21")]
-    varied = "vae_rank" if experiment == "vae_rank" else "unet_rank"
-    return [(g.unet_rank, g.vae_rank, lora_scale(rank=g[varied], alpha=g.alpha, lora_alpha=g.lora_alpha)) for g in found]
+    return [(_rank_and_factor(g, "unet"), _rank_and_factor(g, "vae")) for g in found]
+
+
+def _rank_and_factor(generator: Any, part: str) -> tuple[int, float]:
+    rank, alpha = generator[f"{part}_rank"], generator[f"{part}_alpha"]
+    return rank, lora_scale(rank=rank, alpha=alpha, lora_alpha=generator.lora_alpha)
 
 
 def test_table_7_varies_which_halves_of_the_vae_train() -> None:

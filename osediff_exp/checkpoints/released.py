@@ -70,8 +70,9 @@ def load_released(
 
 def _settings(*, rank_unet: int, rank_vae: int) -> dict[str, Any]:
     """Return the generator's settings that the format fixes."""
-    ranks = {"unet_rank": rank_unet, "vae_rank": rank_vae, "alpha": "fixed", "lora_alpha": ALPHA}
-    return ranks | {"train_vae_encoder": True, "train_vae_decoder": False, "train_unet": True, "train_conv_in": True}
+    ranks = {"unet_rank": rank_unet, "vae_rank": rank_vae}
+    scales = {"alpha": "fixed", "unet_alpha": "fixed", "vae_alpha": "fixed", "lora_alpha": ALPHA}
+    return ranks | scales | {"train_vae_encoder": True, "train_vae_decoder": False, "train_unet": True, "train_conv_in": True}
 
 
 def _released_settings(backbone: Backbone | None) -> dict[str, Any]:

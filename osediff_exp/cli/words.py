@@ -18,6 +18,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "target": ("html", "wandb", "all"),
     "generator.latent": ("sample", "mode"),
     "generator.alpha": ("fixed", "rank", "rslora"),
+    "generator.unet_alpha": ("fixed", "rank", "rslora"),
+    "generator.vae_alpha": ("fixed", "rank", "rslora"),
     "loss.terms.*.alpha": ("fixed", "rank", "rslora"),
     "loss.terms.*.objective": ("hinge", "softplus"),
     "loss.terms.*.weighting": ("normalized", "sigma2"),

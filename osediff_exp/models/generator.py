@@ -60,6 +60,7 @@ class OneStepGenerator(Generator):
         timestep: T.
         latent: ``sample`` or ``mode`` of E's posterior where noise is given; without noise always the mode.
         unet_rank, vae_rank: LoRA ranks; alpha, lora_alpha: see :func:`osediff_exp.models.lora.lora_scale`.
+        unet_alpha, vae_alpha: one network's own policy in place of ``alpha``.
         train_vae_encoder, train_vae_decoder, train_unet: which parts get LoRA (paper, Table 7).
         train_conv_in: the U-Net's base conv_in (weight and bias) trains too where the U-Net has LoRA, as in the released code.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
@@ -74,6 +75,8 @@ class OneStepGenerator(Generator):
         unet_rank: int = 4,
         vae_rank: int = 4,
         alpha: AlphaPolicy = "fixed",
+        unet_alpha: AlphaPolicy | None = None,
+        vae_alpha: AlphaPolicy | None = None,
         lora_alpha: int = 8,
         train_vae_encoder: bool = True,
         train_vae_decoder: bool = False,
@@ -97,12 +100,12 @@ class OneStepGenerator(Generator):
             self.vae,
             vae_targets(self.vae, encoder=train_vae_encoder, decoder=train_vae_decoder),
             rank=vae_rank,
-            alpha=alpha,
+            alpha=vae_alpha or alpha,
             lora_alpha=lora_alpha,
         )
         self.unet = self._view_unet(backbone, train_conv_in=train_unet and train_conv_in and unet_rank > 0)
         if train_unet:
-            add_lora(self.unet, unet_targets(self.unet), rank=unet_rank, alpha=alpha, lora_alpha=lora_alpha)
+            add_lora(self.unet, unet_targets(self.unet), rank=unet_rank, alpha=unet_alpha or alpha, lora_alpha=lora_alpha)
         if gradient_checkpointing:
             for network in (self.unet, self.vae):
                 network.enable_gradient_checkpointing()
