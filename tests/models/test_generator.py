@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from tiny_parts import make_generator, random_backbone, wake_lora
 from torch import Tensor
 
@@ -118,6 +119,14 @@ def parts_trained(generator: OneStepGenerator) -> set[str]:
 )
 def test_each_switch_trains_what_it_says(backbone: Backbone, settings: dict[str, Any], parts: set[str]) -> None:
     assert parts_trained(make_generator(backbone, **settings)) == parts
+
+
+def test_each_network_may_have_a_lora_factor_of_its_own(backbone: Backbone) -> None:
+    generator = make_generator(backbone, unet_rank=2, vae_rank=2, alpha="fixed", lora_alpha=8, vae_alpha="rank")
+    for network, factor in ((generator.unet, 4.0), (generator.vae, 1.0)):
+        layers = [layer for layer in network.modules() if isinstance(layer, LoraLayer)]
+        assert layers
+        assert {scale for layer in layers for scale in layer.scaling.values()} == {factor}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
