@@ -57,6 +57,10 @@ def _launch(conf: Path, arguments: Arguments) -> int:
         return 0
     for arm in plan.arms:
         check_machine(plan.config, arm)
+    if plan.on_slurm:
+        from osediff_exp.cli.slurm_launcher import use_it
+
+        use_it()
     with open_folder(plan):
         return run_to_the_end(plan, partial(_call_hydra, conf, ["-m"] * arguments.multirun + plan.overrides))
 

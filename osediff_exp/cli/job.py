@@ -27,10 +27,10 @@ from osediff_exp.cli.ranks import (
     rank_zeros_decision,
     tell_ranks,
 )
-from osediff_exp.cli.records import CONFIG, ERROR, ERROR_LOG, start_records, write_error, write_result
+from osediff_exp.cli.records import ERROR, ERROR_LOG, start_records, write_error, write_result
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.cli.stops import is_interrupt, is_termination, no_room, requeued_by_slurm, what_stopped_it
-from osediff_exp.cli.sweeps import Earlier, FolderTakenError, earlier
+from osediff_exp.cli.sweeps import Earlier, FolderTakenError, earlier, keep
 from osediff_exp.errors import Incomplete, UserError
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def _run_or_keep(config: DictConfig, run_dir: Path) -> None:
             tell_ranks(run_dir, Decision.REFUSE)
             raise
         if decision is Decision.KEEP:
-            (run_dir / CONFIG).touch()  # it belongs to this sweep too
-            print(f"{run_dir.name}: finished earlier, kept", flush=True)
+            keep(run_dir)
             tell_ranks(run_dir, decision)
             return
         if decision is Decision.GO_ON:

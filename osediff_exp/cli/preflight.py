@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from osediff_exp.cli.check import check, check_keys
 from osediff_exp.cli.compose import Composer, open_composer
 from osediff_exp.cli.inputs import check_inputs
 from osediff_exp.cli.messages import as_user_errors
 from osediff_exp.cli.slurm import check_job, runs_on_slurm
-from osediff_exp.cli.sweeps import Sweep, earlier, is_of, unfinished_sweep
+from osediff_exp.cli.sweeps import Sweep, arm_of, earlier, is_of, unfinished_sweep
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,11 +79,7 @@ def _check_earlier_arms(composer: Composer, folder: Path, sweep: Sweep, fixed: l
     if sweep.num_arms is None or not folder.is_dir() or is_of(folder, sweep):
         return
     for number, arm in enumerate(itertools.product(*swept)):
-        config = composer.whole([*fixed, *arm]).copy()
-        with open_dict(config):
-            config.hydra.job.num = number
-            run_dir = folder / str(OmegaConf.select(config, "hydra.sweep.subdir"))
-            del config["hydra"]  # as Hydra does before it hands the configuration over
+        run_dir, config = arm_of(composer.whole([*fixed, *arm]), number, folder)
         if run_dir.is_dir():
             earlier(run_dir, config)
 

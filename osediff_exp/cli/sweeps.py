@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from osediff_exp.cli.locks import is_held
 from osediff_exp.cli.records import CONFIG, is_whole, write_text
@@ -93,6 +93,22 @@ def earlier(run_dir: Path, config: DictConfig) -> Earlier:
             f"{run_dir} holds a run with other settings ({differing}): choose another hydra.sweep.dir, or move that folder away"
         )
     return state
+
+
+def arm_of(config: DictConfig, number: int, sweep_dir: Path) -> tuple[Path, DictConfig]:
+    """Return the folder of a sweep's arm and its configuration as its job gets it, from Hydra's composition of it."""
+    config = config.copy()
+    with open_dict(config):
+        config.hydra.job.num = number
+        run_dir = sweep_dir / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+        del config["hydra"]  # as Hydra does before it hands the configuration over
+    return run_dir, config
+
+
+def keep(run_dir: Path) -> None:
+    """Count a finished arm among those of the present call."""
+    (run_dir / CONFIG).touch()
+    print(f"{run_dir.name}: finished earlier, kept", flush=True)
 
 
 def _checkpoint(run_dir: Path) -> Path:

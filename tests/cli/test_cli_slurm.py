@@ -58,6 +58,8 @@ def test_a_killed_arm_stops_no_other_and_the_same_command_completes_the_sweep(ca
     after = finished(sweep)
     assert list(after) == ["0_seed=1", "1_seed=17", "2_seed=2"]
     assert {name: after[name] for name in before} == before
+    assert "0_seed=1: finished earlier, kept" in done.stdout
+    assert len(submitted(sweep)) == 3 + 1  # none for an arm that is finished
     assert after["1_seed=17"]["resume"] == "auto"
     assert (sweep / "comparison.txt").read_text().split() == list(after)
 
@@ -142,6 +144,11 @@ def wait_for(ready: object) -> None:
             return
         time.sleep(0.1)
     raise TimeoutError
+
+
+def submitted(sweep: Path) -> list[str]:
+    """Return the jobs that the sweep's calls have submitted so far."""
+    return sorted(path.name for path in sweep.glob(".submitit/*/*_submitted.pkl"))
 
 
 def finished(sweep: Path) -> dict[str, dict[str, object]]:
