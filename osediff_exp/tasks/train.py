@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from osediff_exp.callbacks.interruption import StopAfterStep
+from osediff_exp.callbacks.progress import LiveProgress
 from osediff_exp.callbacks.wandb_run import WandbRun, closed_as_failed
 from osediff_exp.checkpoints.own import run_record
 from osediff_exp.data.datamodule import RestorationDataModule
@@ -129,8 +130,18 @@ def build_trainer(config: DictConfig, run_dir: Path) -> pl.Trainer:
             enable_progress_bar=False,
             enable_model_summary=False,
             logger=loggers,
-            callbacks=[*(instantiate(node) for node in config.callbacks.values() if node is not None), StopAfterStep()],
+            callbacks=[*build_callbacks(config, run_dir), StopAfterStep()],
         )
+
+
+def build_callbacks(config: DictConfig, run_dir: Path) -> list[pl.Callback]:
+    """Return the configured callbacks; in a sweep the progress names the arm, since several may print at once."""
+    callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
+    arm = this_arm(config, run_dir)
+    for callback in callbacks:
+        if isinstance(callback, LiveProgress) and arm.sweep is not None:
+            callback.label = callback.label or arm.name
+    return callbacks
 
 
 def _stopper(trainer: pl.Trainer) -> StopAfterStep:

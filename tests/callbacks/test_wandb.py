@@ -359,3 +359,14 @@ def test_an_arm_is_named_by_what_is_swept_and_by_the_report_s_labels(monkeypatch
 
 def test_a_sweep_s_name_holds_nothing_that_a_filter_would_read() -> None:
     assert sweep_name(Path('/a/it\'s "=x"/<2026>_b-c.d')) == "it-s --x-/-2026-_b-c.d"
+
+
+def test_a_sweep_s_progress_names_the_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    from osediff_exp.tasks.train import build_callbacks
+
+    progress = {"_target_": "osediff_exp.callbacks.progress.LiveProgress", "label": None}
+    config = OmegaConf.create({"name": None, "report": {"labels": {}}, "callbacks": {"progress": progress, "ema": None}})
+    for mode, label in (("MULTIRUN", "lambda2=0, seed=2"), ("RUN", None)):
+        monkeypatch.setattr(arm_module, "HydraConfig", job(mode, ["lambda2=0", "seed=2"], []))
+        (callback,) = build_callbacks(config, Path("0"))
+        assert getattr(callback, "label", "absent") == label
