@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from osediff_exp.reporting.figures import as_number, show_figure
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from osediff_exp.reporting.comparison import Comparison
 
 # What the run was made with, in this order, with headings.
@@ -32,6 +34,7 @@ _COSTS = {
     "train_images_per_second": "Images/s (training)",
     "images_per_second": "Images/s",
 }
+_BEFORE = "train_seconds_before"
 _SHORT_COMMIT = 10
 
 
@@ -39,7 +42,7 @@ def cost_table(comparison: Comparison) -> dict[str, list[tuple[str, str]]]:
     """Return heading -> (text, sort key) per arm for time, memory, parameters and speed, means over seeds."""
     table: dict[str, list[tuple[str, str]]] = {}
     for key, title in _COSTS.items():
-        values = [row.figures.get(key) for row in comparison.arms]
+        values = [_whole_run(row.figures) if key == "seconds" else row.figures.get(key) for row in comparison.arms]
         if title not in table and any(value is not None for value in values):
             table[title] = [(_cost(key, value), repr(number) if (number := as_number(value)) is not None else "") for value in values]
     return table
@@ -56,13 +59,19 @@ def environment_table(comparison: Comparison) -> dict[str, list[str]]:
 
 def other_figures(comparison: Comparison) -> dict[str, list[str]]:
     """Return figure -> text per arm for the numbers that are neither metrics nor costs."""
-    shown = {metric.key for metric in comparison.metrics} | _COSTS.keys() | _ENVIRONMENT.keys()
+    shown = {metric.key for metric in comparison.metrics} | _COSTS.keys() | _ENVIRONMENT.keys() | {_BEFORE}
     table = {}
     for key in dict.fromkeys(key for row in comparison.arms for key in row.figures if key not in shown):
         values = [row.figures.get(key) for row in comparison.arms]
         if any(as_number(value) is not None for value in values):
             table[key] = [show_figure(key, value) for value in values]
     return table
+
+
+def _whole_run(figures: Mapping[str, Any]) -> Any:
+    """Return the seconds of the last call with those that earlier ones trained, where the run went on from a checkpoint."""
+    seconds, before = as_number(figures.get("seconds")), as_number(figures.get(_BEFORE))
+    return figures.get("seconds") if seconds is None else seconds + (before or 0.0)
 
 
 def _cost(key: str, value: Any) -> str:

@@ -30,6 +30,7 @@ from osediff_exp.metrics.niqe import NIQE
 from osediff_exp.metrics.psnr_y import PSNRY
 from osediff_exp.metrics.ssim_y import SSIMY
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.tasks.resuming import Start
 from osediff_exp.tasks.train import Figures, build_data, build_module, build_trainer, micro_batches_per_step
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def _step_seconds(config: DictConfig, run_dir: Path) -> float | None:
         log.warning("the training step is not measured: %s", error.__cause__)
         return None
     short = _without_company(config)
-    trainer, clock = build_trainer(short, run_dir), StepClock(accumulate=micro_batches_per_step(config))
+    trainer, clock = build_trainer(short, run_dir, Start()), StepClock(accumulate=micro_batches_per_step(config))
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]
     trainer.fit(build_module(short, backbone), datamodule=build_data(short, run_dir))
     return float(np.median(clock.steps[UNTIMED_STEPS:]))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import platform
-import time
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -18,15 +16,16 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from osediff_exp.callbacks.interruption import StopAfterStep
 from osediff_exp.callbacks.progress import LiveProgress
+from osediff_exp.callbacks.training_time import TrainingTime
 from osediff_exp.callbacks.wandb_run import WandbRun, closed_as_failed
 from osediff_exp.checkpoints.own import run_record
 from osediff_exp.data.datamodule import RestorationDataModule
-from osediff_exp.errors import UserError
 from osediff_exp.losses.base import LossTerm
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.module import RestorationModule
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
+from osediff_exp.tasks.resuming import Start, start_of
 
 Figures = dict[str, float | int | str | None]
 
@@ -36,24 +35,23 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     quiet_libraries()
     prepare_process(seed=config.seed)
     _leave_process_group()  # of an earlier arm in this process that failed: ours has other ranks
+    start = start_of(config, run_dir)
     backbone = instantiate(config.backbone.loader)
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
     module = build_module(config, backbone)
-    trainer = build_trainer(config, run_dir)
+    stop, clock = StopAfterStep(), TrainingTime(before=start.seconds)
+    trainer = build_trainer(config, run_dir, start, more=[stop, clock])
     with closed_as_failed(trainer.loggers):
-        started = time.perf_counter()
-        checkpoint = _resume_from(config, run_dir)
-        finished = checkpoint is not None and _steps_in(checkpoint) >= config.trainer.max_steps
+        finished = start.steps >= config.trainer.max_steps
         if not finished:
-            with _stopper(trainer).watching(trainer):
-                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        train_seconds = time.perf_counter() - started
+            with stop.watching(trainer):
+                trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
         if module.validated_step != module.steps_taken or finished:
-            trainer.validate(module, datamodule=data, ckpt_path=checkpoint if finished else None, verbose=False, weights_only=True)
-        result = figures(module, data) | {"train_seconds": train_seconds}
+            trainer.validate(module, datamodule=data, ckpt_path=start.checkpoint if finished else None, verbose=False, weights_only=True)
+        result = figures(module, data) | {"train_seconds": clock.seconds, "train_seconds_before": clock.before}
         for logger in trainer.loggers:
             logger.finalize("success")
             if isinstance(logger, WandbRun):
@@ -110,9 +108,12 @@ def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
     )
 
 
-def build_trainer(config: DictConfig, run_dir: Path) -> pl.Trainer:
-    """Return Lightning's Trainer; stopping, clipping and accumulation are the module's own (manual optimization)."""
-    trainer, loggers = config.trainer, build_loggers(config, run_dir)
+def build_trainer(config: DictConfig, run_dir: Path, start: Start, more: Sequence[pl.Callback] = ()) -> pl.Trainer:
+    """Return Lightning's Trainer with the configured callbacks and ``more``.
+
+    Stopping, clipping and accumulation are the module's own (manual optimization).
+    """
+    trainer, loggers = config.trainer, build_loggers(config, run_dir, start)
     with closed_as_failed(loggers):
         return pl.Trainer(
             default_root_dir=run_dir,
@@ -130,7 +131,7 @@ def build_trainer(config: DictConfig, run_dir: Path) -> pl.Trainer:
             enable_progress_bar=False,
             enable_model_summary=False,
             logger=loggers,
-            callbacks=[*build_callbacks(config, run_dir), StopAfterStep()],
+            callbacks=[*build_callbacks(config, run_dir), *more],
         )
 
 
@@ -144,19 +145,15 @@ def build_callbacks(config: DictConfig, run_dir: Path) -> list[pl.Callback]:
     return callbacks
 
 
-def _stopper(trainer: pl.Trainer) -> StopAfterStep:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, StopAfterStep))  # type: ignore[attr-defined]
-
-
-def build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
+def build_loggers(config: DictConfig, run_dir: Path, start: Start) -> list[Logger]:
     """Return metrics.csv's logger and W&B's; only rank 0 starts a W&B run."""
     loggers: list[Logger] = [instantiate(config.logger.csv, path=str(run_dir / "metrics.csv"))]
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        arm, checkpoint = this_arm(config, run_dir), _resume_from(config, run_dir)
+        arm = this_arm(config, run_dir)
         wandb = instantiate(config.logger.wandb, _partial_=True)(
             folder=str(run_dir),
             sweep_folder=str(HydraConfig.get().sweep.dir) if arm.sweep is not None else None,
-            resume_step=_steps_in(checkpoint) if checkpoint is not None else 0,
+            resume_step=start.steps,
             name=arm.name,
             group=arm.sweep,
             tags=[*config.logger.wandb.tags, *arm.tags],
@@ -188,31 +185,6 @@ def _device(trainer: pl.Trainer) -> str:
     # Not the module's own device: Lightning brings a module back to the CPU when it has finished.
     kind = trainer.strategy.root_device.type
     return kind if trainer.world_size == 1 else f"{trainer.world_size} x {kind}"
-
-
-def _resume_from(config: DictConfig, run_dir: Path) -> str | None:
-    """Return the checkpoint to go on from; ``resume=auto`` is the run folder's own, if there is one."""
-    if config.resume is None:
-        return None
-    if config.resume == "auto":
-        last = run_dir / "checkpoints" / "last.ckpt"
-        return str(last) if last.is_file() else None
-    path = Path(config.resume)
-    if not path.is_file():
-        raise UserError(f"resume={path}: there is no such file; give a run's checkpoints/last.ckpt, or auto")
-    return str(path)
-
-
-def _steps_in(checkpoint: str) -> int:
-    """Return the optimizer steps behind a checkpoint of ours.
-
-    Raises:
-        UserError: if the file is none.
-    """
-    try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["steps_taken"])
-    except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f"resume={checkpoint} is no checkpoint of this program ({type(error).__name__}): give a run's last.ckpt") from error
 
 
 def _finish_distributed() -> None:

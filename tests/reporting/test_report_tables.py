@@ -127,6 +127,16 @@ def test_the_time_is_that_of_the_training_and_the_costs_have_both(tmp_path: Path
     assert "| 3.5 s | 19 s |" in text
 
 
+def test_a_run_that_went_on_cost_what_all_its_calls_did(tmp_path: Path) -> None:
+    for number, before in enumerate((0.0, 30.0)):
+        figures = result(25, 0.7, 5, 0.3, seconds=8.0, train_seconds=5.0 + before, train_seconds_before=before)
+        make_run(tmp_path, number, [f"a={number}"], result=figures, config=config(a=number))
+    text = write_comparison(tmp_path).markdown.read_text()
+    assert "| 5 s | 8 s |" in text
+    assert "| 35 s | 38 s |" in text
+    assert "train_seconds_before" not in text
+
+
 def test_an_absent_setting_is_an_empty_cell(tmp_path: Path) -> None:
     for number, settings in enumerate(({"gan": {"weight": 0.1}}, {"other": 2})):
         make_run(tmp_path, number, [f"a={number}"], result=result(25, 0.7, 5, 0.3), config=config(**settings))

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import save_backbone
 from osediff_exp.pretraining.initial import initial_backbone
@@ -24,6 +25,7 @@ from osediff_exp.tasks.benchmark import StepClock, one_core, sample_photo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+register_resolvers()
 CONF = Path(__file__).parents[2] / "conf"
 QUICK = ["benchmark.num_pairs=3", "benchmark.num_batches=2", "benchmark.num_images=1", "benchmark.num_steps=1"]
 SMALL = ["data.crop_size=32", "data.val_first=1", "trainer.batch_size=1", "trainer.accumulate=2"]
