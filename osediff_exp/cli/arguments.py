@@ -76,10 +76,16 @@ def _with_plus(override: str) -> str:
 
 
 def _quoted_path(override: str) -> str:
-    """Quote a plain path with an equals sign, which Hydra's grammar refuses: the folders of our own arms are called so."""
+    """Quote a path with signs that Hydra's grammar reads otherwise: the folders of our own arms have equals signs and commas.
+
+    A comma may also part two values of a sweep, and brackets may be a list: such a path is only quoted where it exists.
+    """
     key, _, value = override.partition("=")
-    plain = not set(value) & set("'\"[]{}(),$\\")
-    return f"{key}='{value}'" if "=" in value and "/" in value and plain else override
+    if set(value) & set("'\"$\\"):
+        return override
+    special = set(value) & set("=,[](){}: ")
+    is_path = "/" in value if special == {"="} else bool(special) and Path(value).expanduser().exists()
+    return f"{key}='{value}'" if is_path else override
 
 
 def _hydra_flags(parsed: argparse.Namespace) -> list[str]:

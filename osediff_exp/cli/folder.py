@@ -16,8 +16,11 @@ from osediff_exp.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from omegaconf import DictConfig
+
     from osediff_exp.cli.preflight import Plan
 
+_TRAININGS = ("train", "pretrain")
 _OURS = (SWEEP, "multirun.yaml", CONFIG, RESULT, ERROR, ".hydra")
 
 
@@ -41,6 +44,8 @@ def _make_ready(plan: Plan, held: ExitStack) -> None:
     folder = plan.folder
     if plan.fresh and any((folder / name).exists() for name in _OURS):
         print(f"{folder} held an earlier one, now in {set_aside(folder)}", file=sys.stderr)
+    if plan.sweep is None:
+        keep_training(folder, plan.arms[0])
     folder.mkdir(parents=True, exist_ok=True)
     if plan.sweep is None:
         return
@@ -53,6 +58,15 @@ def _make_ready(plan: Plan, held: ExitStack) -> None:
     write_sweep(folder, plan.sweep)
 
 
+def keep_training(folder: Path, config: DictConfig) -> None:
+    """Set a training aside that another one would replace, hours of work perhaps; a task of another kind may not go into its folder."""
+    if not (folder / "checkpoints" / "last.ckpt").is_file() or config.get("resume") is not None:
+        return
+    if config.task.name not in _TRAININGS:
+        raise UserError(f"{folder} holds a training, whose records this task would replace: choose another hydra.run.dir")
+    print(f"{folder} held an earlier training, now in {set_aside(folder)} (resume=auto goes on with one)", file=sys.stderr)
+
+
 def set_aside(folder: Path) -> Path:
     """Rename ``folder`` to the first free of ``folder.1``, ``folder.2``, ... and return that name.
 
@@ -61,8 +75,8 @@ def set_aside(folder: Path) -> Path:
         OSError: it cannot be renamed.
     """
     if any(is_held(path.parent) for path in [folder / LOCK, *folder.glob(f"*/{LOCK}")]):
-        raise UserError(f"fresh=true: another process is at work in {folder}: let it finish, or choose another folder")
+        raise UserError(f"another process is at work in {folder}: let it finish, or choose another folder")
     if Path.cwd().is_relative_to(folder.resolve()):
-        raise UserError(f"fresh=true: {folder} is where you are, which is not moved: choose another folder")
+        raise UserError(f"{folder} is where you are, which is not moved: choose another folder")
     names = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
     return folder.rename(next(name for name in names if not name.exists()))

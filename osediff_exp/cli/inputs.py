@@ -36,9 +36,7 @@ def _check_photos(config: DictConfig) -> None:
     module = OmegaConf.select(config, "data.datamodule")
     if module is None:
         raise UserError("the chosen data is a test set, which task=evaluate reads: use data=sample, data=folder or data=lsdir_ffhq here")
-    if module.get("val_first") == 0 and "val_first" not in _seen:
-        print("data.val_first=0: nothing is validated, so there will be no figures of quality and no pictures", file=sys.stderr)
-        _seen.add("val_first")
+    _tell_if_nothing_is_validated(module)
     for node in [*(module.get("train") or []), *(module.get("val") or [])]:
         text = OmegaConf.to_yaml(node, resolve=True)
         if text not in _seen:  # a large folder is listed once, not once per arm
@@ -47,6 +45,19 @@ def _check_photos(config: DictConfig) -> None:
     for key in ("val_lr_root", "val_hr_root"):
         if module.get(key) is not None:
             check_path(Path(str(module[key])), f"data.{key}")
+
+
+def _tell_if_nothing_is_validated(module: DictConfig) -> None:
+    synthetic = [node for node in module.get("val") or [] if not node.get("optional") or node.get("root") is not None]
+    if module.get("val_first") == 0:
+        reason = "data.val_first=0"
+    elif synthetic or module.get("val_lr_root") is not None:
+        return
+    else:
+        reason = "neither data.val_root nor data.val_lr_root and data.val_hr_root are set"
+    if "validation" not in _seen:
+        print(f"{reason}: nothing is validated, so there will be no figures of quality, no pictures, nothing to compare", file=sys.stderr)
+        _seen.add("validation")
 
 
 def check_path(path: Path, key: str) -> None:

@@ -56,12 +56,13 @@ def make_plan(conf: Path, arguments: Arguments) -> Plan:
         shared = config = composer.whole(fixed)
         multirun = arguments.multirun or config.hydra.mode == RunMode.MULTIRUN
         swept = _swept(composer, config, parsed) if multirun else []
-        if not multirun:
-            _refuse_sweeps(parsed)
+        if not multirun or arguments.flags:
+            _refuse_sweeps(parsed, printing=bool(arguments.flags))
         arms: list[DictConfig] = []
         for arm in _arms(swept):
             arms.append(config := check(composer, [*fixed, *arm]))
-            check_inputs(config)
+            if not arguments.flags:  # a configuration may be printed away from its data
+                check_inputs(config)
             if multirun:
                 check_job(shared, config)
         sweep = Sweep.of(arguments.overrides, config, _num_arms(config, swept)) if multirun else None
@@ -84,10 +85,12 @@ def _check_earlier_arms(composer: Composer, folder: Path, sweep: Sweep, fixed: l
             earlier(run_dir, config)
 
 
-def _refuse_sweeps(parsed: list[Override]) -> None:
+def _refuse_sweeps(parsed: list[Override], *, printing: bool) -> None:
     sweep = next((override.input_line for override in parsed if override.is_sweep_override()), None)
     if sweep is not None:
         key, _, value = sweep.partition("=")
+        if printing:
+            raise UserError(f"--cfg prints the configuration of one run: give {key} one value, or write a list as {key}=[{value}]")
         raise UserError(f"{sweep} names several values: add -m to run each of them, or write a list as {key}=[{value}]")
 
 

@@ -56,7 +56,7 @@ def _whole_number(config: DictConfig, key: str) -> int:
 
 def wait_for_jobs(sweep_dir: Path) -> None:
     """Wait until none of the jobs is left that submitit has queued for a sweep; it stops watching them all when one dies."""
-    silences, told, ids = 0, False, _job_ids(sweep_dir)
+    silences, told, ids = 0, False, job_ids(sweep_dir)
     while ids and silences < _MOST_SILENCES:
         left = _jobs_left(ids)
         if left == 0:
@@ -70,12 +70,15 @@ def wait_for_jobs(sweep_dir: Path) -> None:
 
 def jobs_left(sweep_dir: Path) -> int:
     """Return how many jobs of a sweep are queued or running, 0 also where Slurm does not answer."""
-    ids = _job_ids(sweep_dir)
+    ids = job_ids(sweep_dir)
     return (_jobs_left(ids) or 0) if ids else 0
 
 
-def _job_ids(sweep_dir: Path) -> list[str]:
-    return sorted({path.name.partition("_")[0] for path in sweep_dir.glob(".submitit/[0-9]*")})
+def job_ids(sweep_dir: Path) -> list[str]:
+    """Return the numbers of the jobs (of the arrays) that a sweep's calls have submitted."""
+    # A folder per job, and a file of hexadecimal digits for each that was to be submitted.
+    names = {path.name.partition("_")[0] for path in sweep_dir.glob(".submitit/[0-9]*") if path.is_dir()}
+    return sorted(name for name in names if name.isdigit())
 
 
 def _jobs_left(ids: list[str]) -> int | None:

@@ -73,7 +73,7 @@ def _cell(row: Row, metric: Metric, *, best: bool) -> str:
 
 def _legend(comparison: Comparison) -> str:
     if not comparison.metrics:
-        return "No arm has finished yet."
+        return method_note(comparison)
     reference = " `bicubic` is the low-quality picture merely enlarged." if comparison.references else ""
     return f"Arrows point to better values; the best arm per column is bold.{reference} {method_note(comparison)}"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from osediff_exp.cli import inputs, machine
 from osediff_exp.cli.arguments import parse_arguments
@@ -121,6 +122,16 @@ def test_a_training_that_validates_nothing_says_so(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.count("data.val_first=0: nothing is validated") == 1
 
 
+def test_a_training_set_without_validation_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Image.new("RGB", (600, 600)).save(tmp_path / "photo.png")
+    for more, said in (([], 1), ([f"data.val_root={tmp_path}"], 0), ([f"data.val_lr_root={tmp_path}", f"data.val_hr_root={tmp_path}"], 0)):
+        monkeypatch.setattr(inputs, "_seen", set())
+        make_plan(conf_dir(), parse_arguments(["data=folder", f"data.root={tmp_path}", *more]))
+        assert capsys.readouterr().err.count("neither data.val_root nor data.val_lr_root") == said
+
+
 def test_the_machine_is_asked_where_something_runs_not_where_it_is_printed(capsys: pytest.CaptureFixture[str], workplace: Path) -> None:
     if num_gpus() != 0:
         pytest.skip("this machine may have a GPU")
@@ -128,4 +139,11 @@ def test_the_machine_is_asked_where_something_runs_not_where_it_is_printed(capsy
     assert capsys.readouterr().err.startswith("error: trainer.accelerator=gpu, but this machine shows no GPU")
     assert run_command(["trainer=gpu", "--cfg", "job", "-p", "trainer"]) == 0
     assert "max_steps: 14000" in capsys.readouterr().out
+    assert run_command(["data=folder", "data.root=/not/here", "--cfg", "job", "-p", "data"]) == 0
+    assert "root: /not/here" in capsys.readouterr().out
+    assert run_command(["-m", "lambda2=0,1", "--cfg", "job"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: --cfg prints the configuration of one run: give lambda2 one value, or write a list as lambda2=[0,1]\n"
+    )
     assert list(workplace.iterdir()) == []

@@ -142,3 +142,11 @@ def _job_in(folder: Path, monkeypatch: pytest.MonkeyPatch, *, rank: int) -> None
 def test_a_path_with_an_equals_sign_needs_no_quotes() -> None:
     typed = ["resume=runs/0_lambda2=0/last.ckpt", "a=b=c", "a=[x/y=z]", "name='x/y=z'"]
     assert parse_arguments(typed).overrides == ["resume='runs/0_lambda2=0/last.ckpt'", *typed[1:]]
+
+
+def test_a_path_that_exists_needs_no_quotes_whatever_its_signs(workplace: Path) -> None:
+    arm = "0_loss-terms=mse,perceptual (old)"
+    (workplace / arm).mkdir()
+    (workplace / "1").mkdir()
+    typed = [f"checkpoint={arm}", f"runs=[{arm},b]", "checkpoint=a,b", "seed=1", "loss/terms=[mse,vsd]"]
+    assert parse_arguments(typed).overrides == [f"checkpoint='{arm}'", *typed[1:]]

@@ -16,7 +16,7 @@ from osediff_exp.cli.conf_tree import conf_dir
 from osediff_exp.cli.preflight import make_plan
 from osediff_exp.cli.ranks import LAUNCH, Decision, environment_of_one_run, launch_id, rank_zeros_decision, tell_ranks
 from osediff_exp.cli.resolvers import gpus
-from osediff_exp.cli.slurm import check_job
+from osediff_exp.cli.slurm import check_job, job_ids
 from osediff_exp.cli.stops import is_interrupt, requeued_by_slurm, what_stopped_it
 from osediff_exp.errors import UserError
 
@@ -149,3 +149,12 @@ def test_the_real_tree_gives_a_job_one_process_per_device() -> None:
         assert composer.whole(["hydra/launcher=slurm"]).hydra.launcher.gpus_per_node is None
     with pytest.raises(UserError, match="set trainer.devices alone, one value for all arms"):
         make_plan(conf_dir(), parse_arguments(["-m", "trainer.devices=1,2", "hydra/launcher=slurm"]))
+
+
+def test_jobs_are_what_slurm_has_numbered(tmp_path: Path) -> None:
+    assert job_ids(tmp_path) == []
+    for name in ("37", "37_0", "37_1", "412_0"):
+        (tmp_path / ".submitit" / name).mkdir(parents=True)
+    for name in ("81003a7d1b.pkl", "9021.pkl", "8e20.sh"):  # what was to be submitted, and was not where sbatch refuses
+        (tmp_path / ".submitit" / name).write_bytes(b"")
+    assert job_ids(tmp_path) == ["37", "412"]

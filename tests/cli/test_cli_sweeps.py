@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli_paths import folder, result
+from omegaconf import DictConfig, OmegaConf
 
+from osediff_exp.cli.folder import keep_training
 from osediff_exp.cli.locks import hold, is_held
+from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
     import subprocess
@@ -109,6 +112,27 @@ def test_fresh_sets_the_chosen_folder_aside(call: Call, workplace: Path, argumen
         assert "going on" not in fresh.stderr
     assert sorted(path.read_text() for path in (workplace / "here.1").rglob("result.json")) == before
     assert len(list((workplace / "here").rglob("result.json"))) == len(before)
+
+
+def test_a_training_given_again_with_its_folder_is_kept(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def settings(task: str, resume: str | None = None) -> DictConfig:
+        return OmegaConf.create({"task": {"name": task}, "resume": resume})
+
+    checkpoint = workplace / "half" / "checkpoints" / "last.ckpt"
+    keep_training(workplace / "half", settings("train"))
+    checkpoint.parent.mkdir(parents=True)
+    keep_training(workplace / "half", settings("train"))  # nothing in it yet
+    checkpoint.write_text("hours")
+    keep_training(workplace / "half", settings("train", "auto"))
+    with pytest.raises(UserError, match="half holds a training, whose records this task would replace: choose another hydra.run.dir"):
+        keep_training(workplace / "half", settings("score"))
+    assert (checkpoint.read_text(), capsys.readouterr().err) == ("hours", "")
+    keep_training(workplace / "half", settings("train"))
+    assert (workplace / "half.1" / "checkpoints" / "last.ckpt").read_text() == "hours"
+    assert not (workplace / "half").exists()
+    assert capsys.readouterr().err == (
+        f"{workplace / 'half'} held an earlier training, now in {workplace / 'half.1'} (resume=auto goes on with one)\n"
+    )
 
 
 def test_fresh_moves_neither_where_somebody_works_nor_where_one_is(call: Call, workplace: Path) -> None:

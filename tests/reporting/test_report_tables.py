@@ -137,6 +137,15 @@ def test_a_run_that_went_on_cost_what_all_its_calls_did(tmp_path: Path) -> None:
     assert "train_seconds_before" not in text
 
 
+def test_runs_that_validated_nothing_are_told_from_unfinished_ones(tmp_path: Path) -> None:
+    for number in (0, 1):
+        make_run(tmp_path, number, [f"a={number}"], result={"task": "train", "seconds": 3.0, "steps": 4}, config=config(a=number))
+    comparison = write_comparison(tmp_path)
+    for text in (comparison.markdown.read_text(), comparison.page.read_text()):
+        assert "The runs validated nothing, so there is nothing to compare: set data.val_root" in text
+        assert "No arm has finished" not in text
+
+
 def test_an_absent_setting_is_an_empty_cell(tmp_path: Path) -> None:
     for number, settings in enumerate(({"gan": {"weight": 0.1}}, {"other": 2})):
         make_run(tmp_path, number, [f"a={number}"], result=result(25, 0.7, 5, 0.3), config=config(**settings))

@@ -234,6 +234,8 @@ def test_the_pictures_of_the_chosen_data_are_counted(tmp_path: Path) -> None:
     assert judge(files.data, folder, tmp_path).detail == (
         "train: 3 pictures, val: 0 pictures, data.val_lr_root: 2 pictures, data.val_hr_root: 2 pictures"
     )
+    alone = judge(files.data, configuration("data=folder", f"data.root={photos}"), tmp_path)
+    assert (alone.status, alone.detail) == ("warning", "train: 3 pictures, val: 0 pictures")
     test_set = configuration("data=realsr", f"data.root={tmp_path / 'set'}")
     assert judge(files.data, test_set, tmp_path).detail == "data.lr_root: 2 pictures, data.hr_root: 2 pictures"
 

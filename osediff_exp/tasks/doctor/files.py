@@ -45,7 +45,12 @@ def data(config: DictConfig, run_dir: Path) -> Check:
         counts = count_pictures(config.data)
     except UserError as error:
         return Check("data", "error", str(error), "give folders that exist, or choose data=sample, which needs none")
-    return Check("data", "ok", ", ".join(f"{key}: {number} pictures" for key, number in counts.items()))
+    detail = ", ".join(f"{key}: {number} pictures" for key, number in counts.items())
+    if counts.keys() == {"train", "val"} and not counts["val"]:
+        return Check(
+            "data", "warning", detail, "a training without validation gives no figures: data.val_root, or data.val_lr_root and val_hr_root"
+        )
+    return Check("data", "ok", detail)
 
 
 def cache_folders() -> dict[str, Path]:
