@@ -15,7 +15,7 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON) ARGS=$(ARGS) (ARGS follows the command, as in make run ARGS=seed=1)"
 
-run: $(VENV)/.installed-run ## train with and without VSD on the embedded photos, write the comparison
+run: $(VENV)/.installed-run ## train the four arms of the paper's Table 3 on the embedded photos, write the comparison
 	$(BIN)/python -m osediff_exp +experiment=vsd_ablation $(ARGS)
 
 test: $(VENV)/.installed-dev ## run the fast tests
