@@ -74,7 +74,9 @@ def test_the_readmes_loss_term_is_the_charbonnier_distance(tmp_path: Path) -> No
 
 
 def commands() -> list[list[str]]:
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python -m osediff_exp")]
+    lines = [
+        line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines() if line.startswith("python -m osediff_exp")
+    ]
     return [shlex.split(line, comments=True)[3:] for line in lines]
 
 
@@ -85,13 +87,24 @@ def test_the_readme_shows_commands() -> None:
 @pytest.mark.parametrize("argv", commands(), ids=" ".join)
 def test_every_command_of_the_readme_passes_the_checks(argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("LSDIR", "FFHQ", "photos", "RealSR", "RUN", "restored", "originals"):
-        (tmp_path / name).mkdir()
+    for name in ("LSDIR", "FFHQ", "photos", "RealSR/test_LR", "RealSR/test_HR", "RUN", "restored", "originals"):
+        (tmp_path / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name / "photo.png")
     first_arm = [re.sub(r"^([\w./]+=[^,\[]+),.*", r"\1", text.replace("/data/", f"{tmp_path}/")) for text in argv]  # all arms take seconds
-    arguments = parse_arguments(first_arm)
+    arguments = parse_arguments([*own_term(tmp_path, monkeypatch), *first_arm])
     if not arguments.help:
         make_plan(ROOT / "conf", arguments)
+
+
+def own_term(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put the README's own term outside the repository, as it says; return the arguments that find it."""
+    (folder / "code").mkdir()
+    (folder / "code" / "readme_terms.py").write_text(blocks("python")[0])
+    (folder / "conf" / "loss" / "terms").mkdir(parents=True)
+    option = blocks("yaml")[0].replace("osediff_exp.losses.charbonnier.", "readme_terms.")
+    (folder / "conf" / "loss" / "terms" / "charbonnier.yaml").write_text(option)
+    monkeypatch.syspath_prepend(folder / "code")
+    return ["--config-dir", str(folder / "conf")]
 
 
 @pytest.mark.parametrize("group", ["loss/terms", "degradation", "experiment"])
