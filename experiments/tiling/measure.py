@@ -239,6 +239,7 @@ def compare_generator(
 
 def save(whole: Tensor, tiled: Tensor, path: Path) -> None:
     """Write both pictures and eight times their difference, side by side, for the eye."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     three = torch.cat([whole, tiled, (8 * (tiled - whole)).clamp(-1, 1)], dim=3)
     Image.fromarray(((three[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(path)
 
