@@ -6,17 +6,17 @@ import itertools
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from osediff_exp.cli.locks import LOCK, hold, is_held
 from osediff_exp.cli.records import CONFIG, ERROR, ERROR_LOG, RESULT
-from osediff_exp.cli.sweeps import SWEEP, progress, write_sweep
+from osediff_exp.cli.sweeps import SWEEP, leaves, progress, write_sweep
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from omegaconf import DictConfig
+    from collections.abc import Iterator, Sequence
 
     from osediff_exp.cli.preflight import Plan
 
@@ -43,7 +43,7 @@ def open_folder(plan: Plan) -> Iterator[None]:
 def _make_ready(plan: Plan, held: ExitStack) -> None:
     folder = plan.folder
     if plan.fresh and any((folder / name).exists() for name in _OURS):
-        print(f"{folder} held an earlier one, now in {set_aside(folder)}", file=sys.stderr)
+        print(f"{folder} held an earlier one, now in {set_aside(folder, plan.arms)}", file=sys.stderr)
     if plan.sweep is None:
         keep_training(folder, plan.arms[0])
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,19 +64,38 @@ def keep_training(folder: Path, config: DictConfig) -> None:
         return
     if config.task.name not in _TRAININGS:
         raise UserError(f"{folder} holds a training, whose records this task would replace: choose another hydra.run.dir")
-    print(f"{folder} held an earlier training, now in {set_aside(folder)} (resume=auto goes on with one)", file=sys.stderr)
+    print(f"{folder} held an earlier training, now in {set_aside(folder, [config])} (resume=auto goes on with one)", file=sys.stderr)
 
 
-def set_aside(folder: Path) -> Path:
+def set_aside(folder: Path, configs: Sequence[DictConfig]) -> Path:
     """Rename ``folder`` to the first free of ``folder.1``, ``folder.2``, ... and return that name.
 
     Raises:
-        UserError: somebody is at work in it, or it is where this process works.
+        UserError: somebody is at work in it, it is where this process works, or a run with one of ``configs`` reads from it.
         OSError: it cannot be renamed.
     """
     if any(is_held(path.parent) for path in [folder / LOCK, *folder.glob(f"*/{LOCK}")]):
         raise UserError(f"another process is at work in {folder}: let it finish, or choose another folder")
     if Path.cwd().is_relative_to(folder.resolve()):
         raise UserError(f"{folder} is where you are, which is not moved: choose another folder")
+    if key := next((key for config in configs for key in _reads_from(folder, config)), None):
+        raise UserError(f"{folder} is what {key} reads from, so it is not moved: choose another folder")
     names = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
     return folder.rename(next(name for name in names if not name.exists()))
+
+
+def _reads_from(folder: Path, config: DictConfig) -> Iterator[str]:
+    """Yield the keys whose values are paths that exist inside ``folder``."""
+    own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    tree: Any = OmegaConf.to_container(own, resolve=True)
+    for key, value in leaves(tree):
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and "/" in text and _is_inside(Path(text).expanduser(), folder):
+                yield key
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    try:
+        return path.exists() and path.resolve().is_relative_to(folder.resolve())
+    except OSError:  # a long text is no path
+        return False

@@ -118,21 +118,22 @@ def _checkpoint(run_dir: Path) -> Path:
 def _first_difference(run_dir: Path, config: DictConfig) -> str:
     """Name the first key whose value is not the one of the folder's config.yaml; an empty text where all agree."""
     try:
-        there = dict(_leaves(yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))))
+        there = dict(leaves(yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))))
     except (OSError, yaml.YAMLError, AttributeError):
         return "its config.yaml cannot be read"
-    here = dict(_leaves(yaml.safe_load(OmegaConf.to_yaml(config, resolve=True))))
+    here = dict(leaves(yaml.safe_load(OmegaConf.to_yaml(config, resolve=True))))
     for key in sorted({*there, *here}):
         if there.get(key) != here.get(key) and not _both_nan(there.get(key), here.get(key)):
             return f"{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} now"
     return ""
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk through a configuration's keys and values, but for those at the top that change no figure."""
     for name, value in tree.items():
         if prefix or name not in _NO_MATTER:
             if isinstance(value, dict) and value:
-                yield from _leaves(value, f"{prefix}{name}.")
+                yield from leaves(value, f"{prefix}{name}.")
             else:
                 yield f"{prefix}{name}", value
 

@@ -127,6 +127,9 @@ def test_a_training_given_again_with_its_folder_is_kept(workplace: Path, capsys:
     with pytest.raises(UserError, match="half holds a training, whose records this task would replace: choose another hydra.run.dir"):
         keep_training(workplace / "half", settings("score"))
     assert (checkpoint.read_text(), capsys.readouterr().err) == ("hours", "")
+    reads = OmegaConf.merge(settings("train"), {"pretrain": {"vae": str(checkpoint.parent), "title": "a/b"}})
+    with pytest.raises(UserError, match=r"half is what pretrain.vae reads from, so it is not moved: choose another folder"):
+        keep_training(workplace / "half", reads)  # type: ignore[arg-type]
     keep_training(workplace / "half", settings("train"))
     assert (workplace / "half.1" / "checkpoints" / "last.ckpt").read_text() == "hours"
     assert not (workplace / "half").exists()
