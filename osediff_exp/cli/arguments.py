@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from osediff_exp.cli.paths import existing
 from osediff_exp.cli.schema import EXPERIMENT_GROUP
 from osediff_exp.errors import UserError, nearest
 
@@ -84,7 +85,7 @@ def _quoted_path(override: str) -> str:
     if set(value) & set("'\"$\\"):
         return override
     special = set(value) & set("=,[](){}: ")
-    is_path = "/" in value if special == {"="} else bool(special) and Path(value).expanduser().exists()
+    is_path = "/" in value if special == {"="} else bool(special) and existing(value) is not None
     return f"{key}='{value}'" if is_path else override
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from osediff_exp.cli.locks import LOCK, hold, is_held
+from osediff_exp.cli.paths import existing
 from osediff_exp.cli.records import CONFIG, ERROR, ERROR_LOG, RESULT
 from osediff_exp.cli.sweeps import SWEEP, leaves, progress, write_sweep
 from osediff_exp.errors import UserError
@@ -90,12 +91,6 @@ def _reads_from(folder: Path, config: DictConfig) -> Iterator[str]:
     tree: Any = OmegaConf.to_container(own, resolve=True)
     for key, value in leaves(tree):
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and "/" in text and _is_inside(Path(text).expanduser(), folder):
+            path = existing(text) if isinstance(text, str) and "/" in text else None
+            if path is not None and path.resolve().is_relative_to(folder.resolve()):
                 yield key
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    try:
-        return path.exists() and path.resolve().is_relative_to(folder.resolve())
-    except OSError:  # a long text is no path
-        return False

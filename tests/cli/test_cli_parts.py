@@ -148,5 +148,12 @@ def test_a_path_that_exists_needs_no_quotes_whatever_its_signs(workplace: Path) 
     arm = "0_loss-terms=mse,perceptual (old)"
     (workplace / arm).mkdir()
     (workplace / "1").mkdir()
-    typed = [f"checkpoint={arm}", f"runs=[{arm},b]", "checkpoint=a,b", "seed=1", "loss/terms=[mse,vsd]"]
+    typed = [
+        f"checkpoint={arm}",
+        f"report.question={'a long text, ' * 50}",
+        f"runs=[{arm},b]",
+        "checkpoint=a,b",
+        "seed=1",
+        "loss/terms=[mse,vsd]",
+    ]
     assert parse_arguments(typed).overrides == [f"checkpoint='{arm}'", *typed[1:]]
