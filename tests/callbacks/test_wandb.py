@@ -230,6 +230,7 @@ def test_a_retry_replaces_the_dead_attempt(server: FakeWandb, tmp_path: Path) ->
     assert server.exit_codes == {run.version: 0}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_deleted_on_the_server_gets_a_new_id(server: FakeWandb, tmp_path: Path) -> None:
     first = start(tmp_path / "run", finish_timeout=20.0)
     first.finish({})

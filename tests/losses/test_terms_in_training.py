@@ -24,7 +24,7 @@ from osediff_exp.module import RestorationModule
 
 CRITICS = [kind for kind in TERM_SETTINGS if issubclass(kind, CriticTerm)]
 TOGETHER_AND_ALONE = [
-    pytest.param(CRITICS, id="together"),
+    pytest.param(CRITICS, id="together", marks=pytest.mark.slow),  # fast, for VSD alone: tests/test_module.py
     *(pytest.param([kind], id=kind.__name__, marks=pytest.mark.slow) for kind in CRITICS),
 ]
 LOSSES = {kind.__name__ + suffix for kind in CRITICS for suffix in ("", "_critic")}

@@ -77,6 +77,7 @@ def test_a_checkpoint_gets_its_own_validations_figures(trained: tuple[Path, dict
     assert figures["psnr"] != pytest.approx(figures["bicubic_psnr"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_twice_the_same_bit_for_bit_and_a_reused_folder_is_made_anew(trained: tuple[Path, dict[str, float]], tmp_path: Path) -> None:
     arguments = [f"checkpoint='{trained[0]}'", "data=pairs", f"data.root={write_pairs(tmp_path / 'set')}", SMALL[0], SMALL[-1]]
     first = run(tmp_path / "one", *arguments)
