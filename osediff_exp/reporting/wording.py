@@ -17,18 +17,13 @@ if TYPE_CHECKING:
     from osediff_exp.reporting.runs import Run
 
 
-NOTHING_VALIDATED = (
-    "The runs validated nothing, so there is nothing to compare: set data.val_root, or data.val_lr_root and data.val_hr_root."
-)
-
-
 def method_note(comparison: Comparison) -> str:
     """Return the sentence that says what the intervals mean and where there are none; the same in every kind of report."""
     counts = {len(row.done) for row in comparison.arms if row.done}
     if not counts:
         return "No arm has finished yet."
     if not comparison.metrics:
-        return NOTHING_VALIDATED
+        return "The runs validated nothing, so there is nothing to compare: set data.val_root, or data.val_lr_root and data.val_hr_root."
     if counts == {1}:
         return "Every arm is one run (one seed), so there is no interval over seeds: what another seed would give is unknown."
     single = " An arm with one finished seed has no interval." if 1 in counts else ""
