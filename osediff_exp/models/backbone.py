@@ -80,13 +80,20 @@ class Backbone(nn.Module):
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that identify the frozen weights (names, shapes and signs), whatever their dtype on load."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.named_parameters()):
-            # Signs survive rounding to any floating type (underflow keeps them too), and no training leaves all of them as they were.
-            signs = torch.signbit(weight.detach().flatten()[:: max(1, weight.numel() // 4096)]).cpu().numpy()
-            # transformers 5 dropped the text encoder's prefix: the same file has either name.
-            digest.update(f"{name.replace('text_model.', '')}{tuple(weight.shape)}".encode() + np.packbits(signs).tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint_of(self)
+
+
+def fingerprint_of(network: nn.Module, *texts: str) -> str:
+    """Return 16 hex digits that identify the weights of ``network`` (names, shapes and signs), and ``texts``."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.named_parameters()):
+        # Signs survive rounding to any floating type (underflow keeps them too), and no training leaves all of them as they were.
+        signs = torch.signbit(weight.detach().flatten()[:: max(1, weight.numel() // 4096)]).cpu().numpy()
+        # transformers 5 dropped the text encoder's prefix: the same file has either name.
+        digest.update(f"{name.replace('text_model.', '')}{tuple(weight.shape)}".encode() + np.packbits(signs).tobytes())
+    for text in texts:
+        digest.update(text.encode())
+    return digest.hexdigest()[:16]
 
 
 def load_backbone(

@@ -23,7 +23,8 @@ class PriorPretraining(pl.LightningModule):
     """Train U-Net and text encoder as a latent diffusion model whose text conditioning knows sharp from degraded.
 
     A training sample is sharp (``hq``) or, with ``degraded_fraction``, degraded (``lq``), with the caption to match. Logs ``train/loss``
-    (the MSE of the prediction) and, in validation, ``val/loss`` (sharp pictures, positive prompt, five fixed timesteps, fixed noise).
+    (the MSE of the prediction) and, in validation, ``val/loss`` and ``val/loss_t100`` ... (sharp pictures, positive prompt, five fixed
+    timesteps, fixed noise).
     """
 
     def __init__(
@@ -50,12 +51,19 @@ class PriorPretraining(pl.LightningModule):
         self.seed = seed
 
     def _choose(self, batch: dict[str, Any]) -> tuple[Tensor, list[str]]:
-        """Return the crops to learn from, (B, 3, S, S) in [0, 1], and their captions; both are functions of (seed, sample index)."""
+        """Return the latents to learn from, (B, C, s, s), and their captions; both are functions of (seed, sample index).
+
+        The batch holds pictures ``hq`` and ``lq``, or ``latent`` and ``degraded`` (of
+        :class:`~osediff_exp.pretraining.latents.CachedLatents`).
+        """
+        cached = "latent" in batch
         captions, images = [], []
         for row, (index, name) in enumerate(zip(batch["index"].tolist(), batch["name"], strict=True)):
             rng = numpy_generator(self.seed, "caption", index)
-            degraded = bool(rng.random() < self.degraded_fraction)
-            images.append(batch["lq" if degraded else "hq"][row])
+            drawn = bool(rng.random() < self.degraded_fraction)
+            degraded = bool(batch["degraded"][row]) if cached else drawn
+            if not cached:
+                images.append(batch["lq" if degraded else "hq"][row])
             captions.append(
                 caption(
                     rng,
@@ -66,7 +74,7 @@ class PriorPretraining(pl.LightningModule):
                     drop_probability=self.drop_probability,
                 )
             )
-        return torch.stack(images), captions
+        return batch["latent"] if cached else self.encode(torch.stack(images)), captions
 
     def _text(self, captions: list[str]) -> Tensor:
         tokenizer = self.backbone.tokenizer
@@ -91,8 +99,8 @@ class PriorPretraining(pl.LightningModule):
         return F.mse_loss(prediction.float(), target.float())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        images, captions = self._choose(batch)
-        latents, indices = self.encode(images), batch["index"].tolist()
+        latents, captions = self._choose(batch)
+        indices = batch["index"].tolist()
         t = sample_integers(self.seed, "prior/t", 0, indices, 0, self.backbone.schedule.num_steps).to(self.device)
         eps = sample_noise(self.seed, "prior/eps", 0, indices, tuple(latents.shape[1:])).to(latents)
         loss = self._loss(latents, self._text(captions), t, eps)
@@ -102,11 +110,12 @@ class PriorPretraining(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         latents, indices = self.encode(batch["hq"]), batch["index"].tolist()
         text = self._text([self.positive_prompt] * len(latents))
-        losses = []
+        losses = {}
         for t in _VALIDATION_TIMESTEPS:
             eps = sample_noise(self.seed, "prior/val", t, indices, tuple(latents.shape[1:])).to(latents)
-            losses.append(self._loss(latents, text, torch.full((len(latents),), t, device=self.device), eps))
-        self.log("val/loss", torch.stack(losses).mean(), batch_size=len(latents), prog_bar=True, sync_dist=True)
+            losses[f"val/loss_t{t}"] = self._loss(latents, text, torch.full((len(latents),), t, device=self.device), eps)
+        self.log_dict(losses, batch_size=len(latents), sync_dist=True)
+        self.log("val/loss", torch.stack(list(losses.values())).mean(), batch_size=len(latents), prog_bar=True, sync_dist=True)
 
     @torch.no_grad()
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,11 @@ from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.callbacks.progress import LiveProgress
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.errors import UserError, nearest
-from osediff_exp.models.backbone import save_backbone
+from osediff_exp.models.backbone import Backbone, fingerprint_of, load_backbone, save_backbone
 from osediff_exp.pretraining.autoencoder import AutoencoderPretraining, latent_scaling_factor
 from osediff_exp.pretraining.captions import content_words
 from osediff_exp.pretraining.initial import initial_backbone, load_vae
+from osediff_exp.pretraining.latents import CachedLatents, cache_latents
 from osediff_exp.pretraining.pictures import PretrainingPictures
 from osediff_exp.pretraining.prior import PriorPretraining
 from osediff_exp.runtime import prepare_process, quiet_libraries
@@ -57,14 +59,26 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None
 
 
 def _vae_stage(config: DictConfig, settings: dict[str, Any], data: RestorationDataModule, run_dir: Path) -> dict[str, Any]:
-    keys = ("learning_rate", "weight_decay", "warmup_steps", "max_steps", "kl_weight")
-    module = AutoencoderPretraining(architecture=settings["autoencoder"], seed=config.seed, **{key: settings[key] for key in keys})
+    keys = ["learning_rate", "weight_decay", "warmup_steps", "max_steps", "kl_weight", "train_encoder", "perceptual_weight"]
+    keys += ["perceptual_net", "adversarial_weight", "discriminator_width"]
+    before = _initial(settings)
+    module = AutoencoderPretraining(
+        architecture=settings["autoencoder"], seed=config.seed, init=before and before.vae, **{key: settings[key] for key in keys}
+    )
     trainer = _fit(module, data, config, settings, run_dir)
     vae = module.vae.float().eval()
-    samples = [data.train_pairs[index]["hq"][None] for index in range(256)]  # type: ignore[index]
-    vae.register_to_config(scaling_factor=round(latent_scaling_factor(vae, samples), 5))
+    if before and not settings["train_encoder"]:  # the same latents: a prior of theirs keeps its unit
+        vae.register_to_config(scaling_factor=before.scaling_factor)
+    else:
+        samples = [data.train_pairs[index]["hq"][None] for index in range(256)]  # type: ignore[index]
+        vae.register_to_config(scaling_factor=round(latent_scaling_factor(vae, samples), 5))
     vae.save_pretrained(run_dir / "vae")
     return _figures(trainer, vae) | {"scaling_factor": vae.config.scaling_factor}
+
+
+def _initial(settings: dict[str, Any]) -> Backbone | None:
+    """Return the backbone whose weights the training goes on from, if there is one."""
+    return None if settings["init"] is None else load_backbone(sources=[settings["init"]], local_files_only=True)
 
 
 def _prior_stage(config: DictConfig, settings: dict[str, Any], data: RestorationDataModule, run_dir: Path) -> dict[str, Any]:
@@ -78,13 +92,35 @@ def _prior_stage(config: DictConfig, settings: dict[str, Any], data: Restoration
         tokenizer_folder=run_dir / "tokenizer",
         prompts=[settings["positive_prompt"], settings["negative_prompt"]],
         content_words=[word for name in names for word in content_words(name)],
+        init=_initial(settings),
     )
     keys = ["positive_prompt", "negative_prompt", "degraded_fraction", "drop_probability"]
     keys += ["learning_rate", "weight_decay", "warmup_steps", "max_steps"]
     module = PriorPretraining(backbone=backbone, seed=config.seed, **{key: settings[key] for key in keys})
+    if settings["latents"]["count"]:
+        _use_cached_latents(data, backbone, settings, run_dir)
     trainer = _fit(module, data, config, settings, run_dir)
     save_backbone(backbone.eval(), run_dir / "backbone")
     return _figures(trainer, backbone.unet, backbone.text_encoder)
+
+
+def _use_cached_latents(data: RestorationDataModule, backbone: Backbone, settings: dict[str, Any], run_dir: Path) -> None:
+    """Encode photos once and let the stream cut its samples out of their latents."""
+    given, pairs = settings["latents"], data.train_pairs
+    assert pairs is not None
+    size = pairs.crop_size // backbone.vae_factor
+    folder = Path(given["folder"] or run_dir / "latents")
+    large = copy.copy(pairs)
+    large.crop_size = given["crop_size"]
+    cache_latents(
+        folder,
+        pairs=large,
+        vae=backbone.vae,
+        count=given["count"],
+        degraded_fraction=settings["degraded_fraction"],
+        fingerprint=fingerprint_of(backbone.vae, *(str(path) for paths in pairs.lists for path in paths)),
+    )
+    data.train_pairs = CachedLatents(folder=folder, size=size, seed=pairs.seed)  # type: ignore[assignment]
 
 
 def _fit(
