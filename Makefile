@@ -1,7 +1,9 @@
 # VENV: the virtual environment's folder. PYTHON: the interpreter (3.11 or newer) that makes it. ARGS: what follows the command.
+# PHOTOS: where make photos puts the HQ training set.
 VENV ?= .venv
 PYTHON ?= python3
 ARGS ?=
+PHOTOS ?= photos
 
 INSTALL = VENV="$(VENV)" PYTHON="$(PYTHON)" tools/install.sh
 INSTALLED_BY = pyproject.toml setup.py tools/install.sh constraints/cpu.txt constraints/gpu.txt
@@ -9,11 +11,11 @@ BIN = $(VENV)/bin
 # One thread a process: the tests run side by side, and the benchmark's figures are those of one core.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: help run test test-all lint types benchmark clean
+.PHONY: help run test test-all lint types photos benchmark clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON) ARGS=$(ARGS) (ARGS follows the command, as in make run ARGS=seed=1)"
+	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON) PHOTOS=$(PHOTOS) ARGS=$(ARGS) (ARGS follows the command, as in make run ARGS=seed=1)"
 
 run: $(VENV)/.installed-run ## train the four arms of the paper's Table 3 on the embedded photos, write the comparison
 	$(BIN)/python -m osediff_exp +experiment=vsd_ablation $(ARGS)
@@ -31,6 +33,9 @@ lint: $(VENV)/.installed-dev ## check style, formatting and the direction of imp
 
 types: $(VENV)/.installed-dev ## check types
 	$(BIN)/python -m mypy
+
+photos: $(VENV)/.installed-run ## build the HQ training set from Debian packages of free photos (needs apt-get and dpkg-deb)
+	$(BIN)/python tools/make_photos.py "$(PHOTOS)" $(ARGS)
 
 benchmark: $(VENV)/.installed-run ## measure degradation, data loading, metrics and a training step
 	$(BIN)/python -m osediff_exp task=benchmark $(ARGS)

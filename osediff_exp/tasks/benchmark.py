@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from osediff_exp.data.images import crop_round, load_rgb, to_float
+from osediff_exp.data.images import load_rgb, to_float
 from osediff_exp.data.pairs import to_tensor
 from osediff_exp.data.sample_photos import SampleSource
 from osediff_exp.degradations.base import Image
@@ -35,7 +35,6 @@ from osediff_exp.tasks.train import Figures, build_data, build_module, build_tra
 
 log = logging.getLogger(__name__)
 
-SIZE = 512  # pixels: the side of the paper's training crops and test pictures
 DEGRADATION_TARGET_MS = 60.0  # a pair on one core; the reference implementation needs several times as much
 UNTIMED_STEPS = 3  # the first steps allocate memory and choose kernels
 
@@ -65,9 +64,9 @@ def _check(settings: DictConfig) -> None:
 
 
 def sample_photo() -> Image:
-    """Return the embedded photo that is measured on: the astronaut, (512, 512, 3) float32 in [0, 1]."""
-    photo = SampleSource(split="train").pictures()[0]
-    return to_float(crop_round(load_rgb(photo.path), SIZE, None))
+    """Return the picture that is measured on: four embedded photos side by side, (512, 512, 3) float32 in [0, 1]."""
+    photos = [to_float(load_rgb(picture.path)) for picture in SampleSource(split="val").pictures()[:4]]
+    return np.concatenate([np.concatenate(photos[:2], axis=1), np.concatenate(photos[2:], axis=1)])
 
 
 @contextmanager

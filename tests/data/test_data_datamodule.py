@@ -210,16 +210,16 @@ def configured(degradation: Degradation, *overrides: str) -> RestorationDataModu
     return instantiate(config.data.datamodule, degradation=degradation, batch_size=2, seed=3, val_seed=1)
 
 
-def test_sample_configuration_holds_three_photos_out(degradation: Degradation) -> None:
+def test_sample_configuration_holds_24_photos_out(degradation: Degradation) -> None:
     data = configured(degradation, "+data=sample")
     data.setup("fit")
     assert data.train_pairs is not None
     assert data.val_pairs is not None
     held_out = {picture.path for picture in data.val_pairs.pictures}  # type: ignore[union-attr]
-    assert len(held_out) == 3
+    assert len(held_out) == 24
     assert held_out.isdisjoint(data.train_pairs.lists[0])
     shapes = {tuple(batch["hq"].shape) for batch in data.val_dataloader()}
-    assert shapes == {(1, 3, 128, 128)}
+    assert shapes == {(4, 3, 256, 256)}
     assert batches(data, 1)[0]["hq"].shape == (2, 3, 96, 96)  # type: ignore[attr-defined]
 
 

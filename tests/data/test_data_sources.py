@@ -8,8 +8,7 @@ import pytest
 from conftest import write_photo
 from PIL import Image
 
-from osediff_exp.data.images import read_size
-from osediff_exp.data.sample_photos import SAMPLE_CROP, SAMPLE_PHOTOS, SampleSource
+from osediff_exp.data.sample_photos import FOLDER, SampleSource, sample_photos
 from osediff_exp.data.sources import ImageSource, Picture, with_unique_names
 from osediff_exp.errors import UserError
 
@@ -72,22 +71,21 @@ def test_names_are_made_unique() -> None:
     assert [picture.name for picture in with_unique_names(pictures)] == ["1", "b_1", "1_2", "2"]
 
 
-def test_sample_photos_are_colour_pictures_of_disjoint_splits() -> None:
-    train, val = SampleSource(split="train").pictures(), SampleSource(split="val").pictures()
-    assert {picture.path for picture in train}.isdisjoint(picture.path for picture in val)
-    assert len(train) == 7
-    assert len(val) == 10
-    assert len({picture.path for picture in val}) == 3
-    for picture in train:
-        with Image.open(picture.path) as image:
-            assert image.mode == "RGB"
-            assert min(image.size) >= SAMPLE_CROP
+def test_sample_photos_are_colour_pictures_of_disjoint_photos() -> None:
+    sizes = {"train": (384, 384), "val": (256, 256)}
+    pictures = {split: SampleSource(split=split).pictures() for split in sizes}  # type: ignore[arg-type]
+    assert {split: len(own) for split, own in pictures.items()} == {"train": 60, "val": 24}
+    assert {picture.name for picture in pictures["train"]}.isdisjoint(picture.name for picture in pictures["val"])
+    for split, own in pictures.items():
+        for picture in own:
+            with Image.open(picture.path) as image:
+                assert (image.mode, image.size) == ("RGB", sizes[split])
 
 
-def test_sample_validation_crops_fit_and_do_not_overlap() -> None:
-    sizes = {picture.path.name: read_size(picture.path) for picture in SampleSource(split="val").pictures()}
-    for photo in (photo for photo in SAMPLE_PHOTOS if photo.split == "val"):
-        height, width = sizes[photo.file]
-        assert all(top + SAMPLE_CROP <= height and left + SAMPLE_CROP <= width for top, left in photo.corners)
-        pairs = [(a, b) for a in photo.corners for b in photo.corners if a < b]
-        assert all(abs(a[0] - b[0]) >= SAMPLE_CROP or abs(a[1] - b[1]) >= SAMPLE_CROP for a, b in pairs)
+def test_every_sample_photo_is_its_own_with_package_and_licence() -> None:
+    photos = sample_photos()
+    assert len({photo.photo for photo in photos}) == len(photos) == 84
+    assert all(photo.package and photo.licence for photo in photos)
+    shipped = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.webp")}
+    assert shipped == {photo.file for photo in photos}
+    assert sum((FOLDER / file).stat().st_size for file in shipped) < 6e6
