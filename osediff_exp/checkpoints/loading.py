@@ -10,6 +10,7 @@ from osediff_exp.checkpoints.base import Format, Loaded
 from osediff_exp.checkpoints.files import RECORD, read_pickle, read_record
 from osediff_exp.checkpoints.lora_folder import load_lora_folder
 from osediff_exp.checkpoints.merged import load_merged_folder
+from osediff_exp.checkpoints.named import checkpoint_path
 from osediff_exp.checkpoints.own import is_own, load_own
 from osediff_exp.checkpoints.released import is_released, load_released
 from osediff_exp.checkpoints.versions import check_format
@@ -32,8 +33,8 @@ def load_checkpoint(
     """Load a checkpoint of any kind; no code in it is ever run.
 
     Args:
-        path: a run folder (its ``checkpoints/last.ckpt``), a ``.ckpt`` of ours, an ``osediff.pkl``, or a LoRA or merged folder that
-            task=export wrote.
+        path: ``embedded`` or ``embedded:start`` (the package's own), a run folder (its ``checkpoints/last.ckpt``), a ``.ckpt`` of ours,
+            an ``osediff.pkl``, or a LoRA or merged folder that task=export wrote.
         settings: a configuration as plain data, for files that carry none (``osediff.pkl``).
         backbone: used in place of loading one; must be the checkpoint's. A merged folder is its own backbone and uses no other.
         sources: where the backbone is looked for, in place of the configuration's ``backbone.loader.sources``.
@@ -42,7 +43,7 @@ def load_checkpoint(
     Raises:
         UserError: one line, if the file is none of these, is damaged, holds code, or does not fit its backbone.
     """
-    found = _find(Path(path).expanduser())
+    found = _find(checkpoint_path(path))
     if found.is_dir():
         return _load_folder(found, backbone=backbone, sources=sources)
     content = read_pickle(found)

@@ -15,8 +15,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
+import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
@@ -26,7 +27,7 @@ from osediff_exp.checkpoints.base import Exported, Loaded, assemble
 from osediff_exp.checkpoints.files import read_tensors, write_folder, write_record
 from osediff_exp.checkpoints.fitting import trained_tensors
 from osediff_exp.errors import UserError
-from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.backbone import Backbone, DType
 
 UNET_FILE, CONV_IN_FILE, VAE_FOLDER = "pytorch_lora_weights.safetensors", "unet_conv_in.safetensors", "vae_lora"
 VAE_FILE = f"{VAE_FOLDER}/adapter_model.safetensors"
@@ -44,7 +45,7 @@ def place_of(name: str) -> tuple[str, str]:
 
 
 def load_lora_folder(folder: Path, record: Mapping[str, Any], *, backbone: Backbone | None, sources: list[str] | None) -> Loaded:
-    """Return what a LoRA folder restores with; bit for bit the tensors that were exported.
+    """Return what a LoRA folder restores with; bit for bit the tensors that were exported (as float32).
 
     Raises:
         UserError: if its files or its backbone do not belong together.
@@ -67,17 +68,19 @@ def load_lora_folder(folder: Path, record: Mapping[str, Any], *, backbone: Backb
     )
 
 
-def write_lora_folder(loaded: Loaded, folder: Path) -> Exported:
-    """Write ``folder`` whole or not at all; an earlier export there is replaced.
+def write_lora_folder(loaded: Loaded, folder: Path, *, dtype: DType = "float32") -> Exported:
+    """Write ``folder`` whole or not at all; an earlier export there is replaced. Other types than float32 round the weights.
 
     Raises:
         UserError: if nothing was trained, or ``folder`` holds something that is no export.
     """
+    if dtype not in get_args(DType):
+        raise UserError(f"dtype={dtype} is no type of weights: use {', '.join(get_args(DType))}")
     generator = loaded.one_step_generator("lora")
     files: dict[str, dict[str, Tensor]] = {}
     for name, parameter in trained_tensors(generator).items():
         file, key = place_of(name)
-        files.setdefault(file, {})[key] = parameter.detach().cpu().contiguous()
+        files.setdefault(file, {})[key] = parameter.detach().cpu().to(getattr(torch, dtype)).contiguous()
     if not files:
         raise UserError("the generator has no trained tensors, so there is no LoRA to export: use format=merged")
     counts = {"num_tensors": sum(map(len, files.values())), "params": sum(t.numel() for part in files.values() for t in part.values())}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from osediff_exp.checkpoints.named import checkpoint_path
 from osediff_exp.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ def check_inputs(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         for path in value if OmegaConf.is_list(value) else [value]:
             if path is not None:
-                check_path(Path(str(path)), key)
+                check_path(checkpoint_path(str(path)) if key == "checkpoint" else Path(str(path)), key)
     resume = config.get("resume")
     if resume not in (None, "auto"):
         check_path(Path(str(resume)), "resume")
+    if config.task.name == "train" and config.get("init") is not None:
+        check_path(checkpoint_path(str(config.init)), "init")
 
 
 def _check_photos(config: DictConfig) -> None:

@@ -18,6 +18,7 @@ OPEN_DICTS = (
 NULLABLE: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "resume": (str,),
+    "init": (str,),
     "trainer.ema_decay": (float,),
     "runs": (str, list),
     "restorers": (str, list, dict),

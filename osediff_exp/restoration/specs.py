@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from osediff_exp.checkpoints import own
 from osediff_exp.checkpoints.files import RECORD, read_pickle
+from osediff_exp.checkpoints.named import checkpoint_path, is_embedded, name_of
 from osediff_exp.data.images import is_image_file
 from osediff_exp.errors import UserError, nearest
 
@@ -39,6 +40,8 @@ def parse_restorer(entry: str) -> RestorerSpec:
         return RestorerSpec("bicubic")
     prefix, colon, rest = entry.partition(":")
     kind = next((kind for kind in _PREFIXES if colon and kind == prefix), None)
+    if is_embedded(entry) or (kind == "checkpoint" and is_embedded(rest)):
+        return RestorerSpec("checkpoint", checkpoint_path(rest if kind else entry))
     path = Path(rest if kind else entry).expanduser()
     if not path.exists():
         raise UserError(_no_such(entry, path, prefix if colon and not kind else ""))
@@ -74,6 +77,8 @@ def label_of(spec: RestorerSpec) -> str:
     """Return a short name: the run's folder for its last checkpoint, else the name of file or folder."""
     if spec.path is None:
         return spec.kind
+    if name := name_of(spec.path):
+        return name
     path = spec.path.resolve()
     if path.is_file() and path.parent.name == "checkpoints":
         run = path.parent.parent.name

@@ -11,6 +11,7 @@ from osediff_exp.checkpoints.base import Exported, Loaded
 from osediff_exp.checkpoints.loading import load_checkpoint
 from osediff_exp.checkpoints.lora_folder import write_lora_folder
 from osediff_exp.checkpoints.merged import write_merged_folder
+from osediff_exp.checkpoints.named import checkpoint_path
 from osediff_exp.checkpoints.released import write_released
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.runtime import prepare_process, quiet_libraries
@@ -28,7 +29,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     quiet_libraries()
     prepare_process(seed=config.seed)
     write = _writer(config)
-    checkpoint, output = Path(config.checkpoint).expanduser(), Path(config.output).expanduser().absolute()
+    checkpoint, output = checkpoint_path(config.checkpoint), Path(config.output).expanduser().absolute()
     if output == checkpoint.absolute() or output in checkpoint.absolute().parents:
         raise UserError(f"output={config.output} is, or holds, the checkpoint itself: give another place")
     settings = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "generator", "prompt")}
@@ -49,7 +50,7 @@ def _writer(config: DictConfig) -> Write:
     """Return the function that writes ``config.format``."""
     writers: dict[str, Write] = {
         "released": write_released,
-        "lora": write_lora_folder,
+        "lora": lambda loaded, output: write_lora_folder(loaded, output, dtype=config.dtype),
         "merged": lambda loaded, output: write_merged_folder(loaded, output, dtype=config.dtype),
     }
     if config.format not in writers:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from osediff_exp import __version__
+from osediff_exp.checkpoints.named import checkpoint_path, is_embedded
 from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.restoration.finished import checkpoint_identity, fingerprint
 from osediff_exp.restoration.folder import FolderRestoration, Outcome
@@ -40,6 +41,8 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     jobs, clashes = plan_jobs(Path(config.input).expanduser(), output, config.format)
     work = FolderRestoration(output=output, scale=config.upscale, settings=_settings(config), overwrite=config.overwrite)
     console = Console()
+    if is_embedded(config.checkpoint):
+        console.print(f"checkpoint={config.checkpoint}: the package's own restorer", highlight=False, soft_wrap=True)
     with FileProgress(total=len(jobs), label="restoring", console=console) as progress:
         outcome = work(jobs, lambda: load_restorer(config), progress)
     outcome.failures[:0] = clashes
@@ -63,7 +66,7 @@ def _settings(config: DictConfig) -> str:
     """Return the fingerprint of what decides, besides the photo, how an output looks."""
     options: Any = OmegaConf.to_container(config.restorer, resolve=True)
     decisive = {key: value for key, value in options.items() if key not in _DECIDES_NOTHING}
-    checkpoint = checkpoint_identity(Path(config.checkpoint).expanduser())
+    checkpoint = checkpoint_identity(checkpoint_path(config.checkpoint))
     return fingerprint(decisive, _model(config), {"upscale": config.upscale, "version": __version__}, checkpoint)
 
 

@@ -19,6 +19,7 @@ from osediff_exp.callbacks.progress import LiveProgress
 from osediff_exp.callbacks.training_time import TrainingTime
 from osediff_exp.callbacks.wandb_run import WandbRun, closed_as_failed
 from osediff_exp.checkpoints.own import run_record
+from osediff_exp.checkpoints.starting import start_from
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.losses.base import LossTerm
 from osediff_exp.models.backbone import Backbone
@@ -40,6 +41,8 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
     module = build_module(config, backbone)
+    if config.init is not None and start.checkpoint is None:
+        start_from(config.init, module.generator, backbone, OmegaConf.to_container(config.generator, resolve=True))  # type: ignore[arg-type]
     stop, clock = StopAfterStep(), TrainingTime(before=start.seconds)
     trainer = build_trainer(config, run_dir, start, more=[stop, clock])
     with closed_as_failed(trainer.loggers):
@@ -51,7 +54,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
             raise KeyboardInterrupt
         if module.validated_step != module.steps_taken or finished:
             trainer.validate(module, datamodule=data, ckpt_path=start.checkpoint if finished else None, verbose=False, weights_only=True)
-        result = figures(module, data) | {"train_seconds": clock.seconds, "train_seconds_before": clock.before}
+        result = figures(module, data) | {"init": config.init, "train_seconds": clock.seconds, "train_seconds_before": clock.before}
         for logger in trainer.loggers:
             logger.finalize("success")
             if isinstance(logger, WandbRun):

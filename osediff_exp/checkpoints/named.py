@@ -1,0 +1,37 @@
+"""Checkpoints that come with the package, by name; everything else is a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from osediff_exp.errors import UserError, nearest
+
+_FOLDER = Path(__file__).parents[1] / "models" / "weights"
+EMBEDDED = {"embedded": "tiny_restorer", "embedded:start": "tiny_start"}
+"""Names of the LoRA folders inside the package: the restorer, and the start that experiments share."""
+
+
+def is_embedded(text: str | Path) -> bool:
+    """Tell whether ``text`` names a checkpoint of the package; a file of that name is ``./embedded``."""
+    return isinstance(text, str) and (text == "embedded" or text.startswith("embedded:"))
+
+
+def checkpoint_path(text: str | Path) -> Path:
+    """Return where the checkpoint called ``text`` lies: a name above, or a path as it is.
+
+    Raises:
+        UserError: the package has no such checkpoint.
+    """
+    if not is_embedded(text):
+        return Path(text).expanduser()
+    if text not in EMBEDDED:
+        raise UserError(f"checkpoint {text}: the package has {' and '.join(EMBEDDED)} only.{nearest(str(text), EMBEDDED)}")
+    folder = _FOLDER / EMBEDDED[str(text)]
+    if not folder.is_dir():
+        raise UserError(f"checkpoint {text}: this installation lacks {folder}: install the package again, or give a path")
+    return folder
+
+
+def name_of(path: Path) -> str | None:
+    """Return the name of a checkpoint of the package, or None for any other path."""
+    return next((name for name, folder in EMBEDDED.items() if path == _FOLDER / folder), None)

@@ -1,0 +1,36 @@
+"""Start a training from a checkpoint's weights: another thing than resuming, which goes on with optimizers and step counter too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from osediff_exp.checkpoints.fitting import fill, trained_tensors
+from osediff_exp.checkpoints.loading import load_checkpoint
+from osediff_exp.errors import UserError
+from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.generator import Generator
+
+_SCALES = ("unet_rank", "vae_rank", "unet_alpha", "vae_alpha", "lora_alpha")
+
+
+def start_from(source: str | Path, generator: Generator, backbone: Backbone, settings: Mapping[str, Any]) -> int:
+    """Copy the trained tensors of the checkpoint ``source`` into ``generator``; return the steps behind them.
+
+    Args:
+        source: whatever :func:`~osediff_exp.checkpoints.loading.load_checkpoint` takes; its moving average where it has one.
+        backbone: the generator's, which must be the checkpoint's.
+        settings: the generator's configuration as plain data, to name a difference by its key.
+
+    Raises:
+        UserError: another backbone, or other layers, ranks or factors than the generator's; nothing is copied then.
+    """
+    loaded = load_checkpoint(source, backbone=backbone)
+    theirs = loaded.config.get("generator", {})
+    for key in _SCALES:
+        own, given = settings.get(key), theirs.get(key)
+        if own is not None and given is not None and own != given:
+            raise UserError(f"init={source} has {key}={given}, this run generator.{key}={own}: set generator.{key}={given}, or init=null")
+    fill(generator, trained_tensors(loaded.generator), hint=f"give init={source} the generator settings of its run, or set init=null")
+    return loaded.steps
