@@ -26,7 +26,10 @@ def start_from(source: str | Path, generator: Generator, backbone: Backbone, set
     Raises:
         UserError: another backbone, or other layers, ranks or factors than the generator's; nothing is copied then.
     """
-    loaded = load_checkpoint(source, backbone=backbone)
+    try:
+        loaded = load_checkpoint(source, backbone=backbone)
+    except UserError as error:
+        raise UserError(f"init={source}: {error}; or start from nothing with init=null") from error
     theirs = loaded.config.get("generator", {})
     for key in _SCALES:
         own, given = settings.get(key), theirs.get(key)

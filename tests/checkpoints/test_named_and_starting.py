@@ -8,7 +8,7 @@ import pytest
 import torch
 from checkpoint_parts import Train, output
 from safetensors.torch import load_file
-from tiny_parts import make_generator
+from tiny_parts import make_generator, random_backbone
 
 from osediff_exp.checkpoints import named
 from osediff_exp.checkpoints.fitting import trained_tensors
@@ -90,3 +90,10 @@ def test_other_ranks_factors_or_layers_are_refused_and_nothing_is_copied(train: 
     with pytest.raises(UserError, match=r"does not fit: .*give init=.* the generator settings of its run"):
         start_from(tmp_path / "lora", generator(backbone, train_vae_decoder=True), backbone, {})
     assert all(torch.equal(before[name], tensor) for name, tensor in trained_tensors(other).items())
+
+
+def test_a_start_on_another_backbone_says_that_null_starts_from_nothing(train: Train, tmp_path: Path) -> None:
+    write_lora_folder(train(), tmp_path / "lora")
+    other = random_backbone(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match=r"init=.*lora: .*another backbone .*or start from nothing with init=null"):
+        start_from(tmp_path / "lora", generator(other), other, {})
