@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from osediff_exp.errors import UserError
@@ -33,12 +33,53 @@ def load_vae(folder: Path) -> AutoencoderKL:
 def carry_over(network: nn.Module, source: nn.Module) -> tuple[int, int]:
     """Copy every tensor of ``source`` that has a namesake of the same shape in ``network``; return how many, and of how many.
 
-    So weights go on in an architecture that differs in places: without an attention, with one more.
+    So weights go on in an architecture that differs in places: without an attention, with one more, with more latent channels. Where
+    ``network`` has more of these, what ``source`` computes with its own is computed still, and the new ones start silent.
     """
     own, given = network.state_dict(), source.state_dict()
-    fitting = {name: tensor.to(own[name]) for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    network.load_state_dict(own | fitting)
-    return len(fitting), len(own)
+    fitting = {name: _fitted(name, given[name].to(tensor), tensor) for name, tensor in own.items() if name in given}
+    found = {name: tensor for name, tensor in fitting.items() if tensor is not None}
+    network.load_state_dict(own | found)
+    return len(found), len(own)
+
+
+# The layers next to the latents, of an AutoencoderKL and of a U-Net: do outputs, do inputs count latent channels?
+_BESIDE_LATENTS = {
+    "encoder.conv_out": (True, False),
+    "quant_conv": (True, True),
+    "post_quant_conv": (True, True),
+    "decoder.conv_in": (False, True),
+    "conv_in": (False, True),
+    "conv_out": (True, False),
+}
+_MEANS_AND_VARIANCES = ("encoder.conv_out", "quant_conv")  # their outputs are means, then log variances
+
+
+def _fitted(name: str, given: Tensor, own: Tensor) -> Tensor | None:
+    """Return ``given`` in the shape of ``own``, None where it does not fit: another shape, and not for more latent channels."""
+    if given.shape == own.shape:
+        return given
+    layer = name.rpartition(".")[0]
+    grows = [a < b for a, b in zip(given.shape, own.shape, strict=False)]
+    if given.ndim != own.ndim or grows[:2] != [*_BESIDE_LATENTS.get(layer, ())][: own.ndim]:
+        return None
+    wide = own.clone()
+    rows = _places(len(given), len(own), doubled=layer in _MEANS_AND_VARIANCES)
+    if given.ndim == 1:
+        wide[rows] = given
+        return wide
+    columns = _places(given.shape[1], own.shape[1], doubled=layer == "quant_conv")
+    wide[rows] = 0.0  # an old output reads nothing from new inputs
+    wide[rows[:, None], columns] = given
+    return wide
+
+
+def _places(count: int, wide: int, *, doubled: bool) -> Tensor:
+    """Return where ``count`` old channels lie among ``wide`` ones: at the front, or of both halves."""
+    if not doubled:
+        return torch.arange(count)
+    first = torch.arange(count // 2)
+    return torch.cat([first, wide // 2 + first])
 
 
 def initial_backbone(

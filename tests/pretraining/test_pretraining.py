@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from tiny_parts import SCHEDULER, random_backbone
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -74,6 +74,23 @@ def test_what_fits_is_carried_over_and_the_rest_stays() -> None:
     taken, needed = carry_over(wider, attentive)
     assert 0 < taken < needed
     assert not {name for name in changed(before, wider) if before[name].shape != attentive.state_dict()[name].shape}
+
+
+def test_more_latent_channels_start_silent(backbone: Backbone) -> None:
+    wide = AutoencoderKL(**ARCHITECTURE | {"latent_channels": 6})
+    unet = UNet2DConditionModel(**dict(backbone.unet.config) | {"in_channels": 6, "out_channels": 6})
+    assert carry_over(wide, backbone.vae)[0] == len(wide.state_dict())
+    assert carry_over(unet, backbone.unet)[0] == len(unet.state_dict())
+    picture = 2 * torch.rand(1, 3, 32, 32, generator=torch_generator(1, "picture")) - 1
+    with torch.no_grad():
+        before, after = backbone.vae.encode(picture).latent_dist, wide.encode(picture).latent_dist
+        assert torch.equal(after.mean[:, :4], before.mean)
+        assert torch.equal(after.logvar[:, :4], before.logvar)
+        assert after.mean[:, 4:].std() > 0
+        assert torch.allclose(wide.decode(after.mean).sample, backbone.vae.decode(before.mean).sample, atol=1e-6)
+        text = torch.zeros(1, 2, backbone.unet.config.cross_attention_dim)
+        told, asked = (network(z, 100, text).sample for network, z in ((unet, after.mean), (backbone.unet, before.mean)))
+        assert torch.allclose(told[:, :4], asked, atol=1e-5)
 
 
 def test_the_decoder_alone_trains_on_latents_that_stay(tmp_path: Path) -> None:
