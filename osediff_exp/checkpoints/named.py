@@ -10,6 +10,9 @@ _FOLDER = Path(__file__).parents[1] / "models" / "weights"
 EMBEDDED = {"embedded": "tiny_restorer", "embedded:start": "tiny_start"}
 """Names of the LoRA folders inside the package: the restorer, and the start that experiments share."""
 
+OTHER_RESTORERS = ("bicubic", "realesrgan")
+"""Names of restorers that are no checkpoints, for ``restorers=`` of task=evaluate."""
+
 
 def is_embedded(text: str | Path) -> bool:
     """Tell whether ``text`` names a checkpoint of the package; a file of that name is ``./embedded``."""
@@ -20,10 +23,13 @@ def checkpoint_path(text: str | Path) -> Path:
     """Return where the checkpoint called ``text`` lies: a name above, or a path as it is.
 
     Raises:
-        UserError: the package has no such checkpoint.
+        UserError: the package has no such checkpoint, or the name is another restorer's and no path.
     """
     if not is_embedded(text):
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        if text in OTHER_RESTORERS and not path.exists():
+            raise UserError(f"{text} is no checkpoint: it can be evaluated, task=evaluate restorers=[{text}]")
+        return path
     if text not in EMBEDDED:
         raise UserError(f"checkpoint {text}: the package has {' and '.join(EMBEDDED)} only.{nearest(str(text), EMBEDDED)}")
     folder = _FOLDER / EMBEDDED[str(text)]

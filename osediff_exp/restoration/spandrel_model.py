@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from osediff_exp.errors import UserError
 from osediff_exp.restoration.base import ImageRestorer
+from osediff_exp.restoration.ncnn_weights import read_rrdbnet
 from osediff_exp.restoration.numerics import deterministic_numerics
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class SpandrelRestorer(ImageRestorer):
     Larger pictures than ``tile`` go through in tiles that overlap, unless the model asks not to be tiled.
 
     Args:
-        path: .pth, .pt, .ckpt or .safetensors.
+        path: .pth, .pt, .ckpt or .safetensors; or the .param of an RRDBNet in ncnn's form, with its .bin beside it.
         device: torch device of the model.
         tile: side of a tile in low-quality pixels.
         overlap: low-quality pixels that a tile sees beyond each inner border; they are cut off its result.
@@ -109,7 +110,8 @@ def _load(path: Path, device: torch.device) -> Any:
 
     try:
         with _quiet():
-            model = ModelLoader(device).load_from_file(path)
+            loader = ModelLoader(device)
+            model = loader.load_from_state_dict(read_rrdbnet(path)) if path.suffix == ".param" else loader.load_from_file(path)
     except Exception as error:  # a file that is no model raises whatever its reader met: unpickling, key, value and its own errors
         why = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is no model that spandrel can load ({type(error).__name__}: {why})") from error

@@ -1,4 +1,4 @@
-"""What a user may name as a restorer: ``bicubic``, a checkpoint, a folder of finished outputs, a model file of another project."""
+"""What a user may name as a restorer: bicubic, realesrgan, a checkpoint, a folder of finished outputs, another project's model file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 from osediff_exp.checkpoints import own
 from osediff_exp.checkpoints.files import RECORD, read_pickle
-from osediff_exp.checkpoints.named import checkpoint_path, is_embedded, name_of
+from osediff_exp.checkpoints.named import EMBEDDED, OTHER_RESTORERS, checkpoint_path, is_embedded, name_of
 from osediff_exp.data.images import is_image_file
 from osediff_exp.errors import UserError, nearest
+from osediff_exp.restoration import realesrgan
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -33,16 +34,21 @@ class RestorerSpec:
 def parse_restorer(entry: str) -> RestorerSpec:
     """Return what ``entry`` names; a path's kind is told from its content unless a prefix (``outputs:DIR``) says it.
 
+    A name goes before a file of that name: ``./realesrgan`` is the file.
+
     Raises:
-        UserError: there is no such path, or it is nothing that restores.
+        UserError: there is no such path, it is nothing that restores, or what the name stands for is not installed.
     """
     if entry == "bicubic":
         return RestorerSpec("bicubic")
     prefix, colon, rest = entry.partition(":")
     kind = next((kind for kind in _PREFIXES if colon and kind == prefix), None)
-    if is_embedded(entry) or (kind == "checkpoint" and is_embedded(rest)):
-        return RestorerSpec("checkpoint", checkpoint_path(rest if kind else entry))
-    path = Path(rest if kind else entry).expanduser()
+    name = rest if kind else entry
+    if name == realesrgan.NAME and kind in (None, "spandrel"):
+        return RestorerSpec("spandrel", realesrgan.realesrgan_weights())
+    if is_embedded(entry):
+        kind = "checkpoint"
+    path = checkpoint_path(name) if kind == "checkpoint" else Path(name).expanduser()
     if not path.exists():
         raise UserError(_no_such(entry, path, prefix if colon and not kind else ""))
     return RestorerSpec(kind or _kind_of(path), path)
@@ -50,8 +56,9 @@ def parse_restorer(entry: str) -> RestorerSpec:
 
 def _no_such(entry: str, path: Path, prefix: str) -> str:
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(prefix, _PREFIXES) if prefix else nearest(path.name, [*siblings, "bicubic"])
-    return f"restorer '{entry}': there is no such file or folder; give bicubic, a checkpoint, a folder of outputs or a model file.{hint}"
+    hint = nearest(prefix, _PREFIXES) if prefix else nearest(path.name, [*siblings, *OTHER_RESTORERS, *EMBEDDED])
+    names = ", ".join(OTHER_RESTORERS)
+    return f"restorer '{entry}': there is no such file or folder; give {names}, a checkpoint, a folder of outputs or a model file.{hint}"
 
 
 def _kind_of(path: Path) -> Kind:
@@ -74,16 +81,20 @@ def _is_own_file(path: Path) -> bool:
 
 
 def label_of(spec: RestorerSpec) -> str:
-    """Return a short name: the run's folder for its last checkpoint, else the name of file or folder."""
+    """Return a short name: its own if it has one, the run's folder for its last checkpoint, else the name of file or folder."""
     if spec.path is None:
         return spec.kind
-    if name := name_of(spec.path):
+    if name := _own_name(spec.path):
         return name
     path = spec.path.resolve()
     if path.is_file() and path.parent.name == "checkpoints":
         run = path.parent.parent.name
         return run if path.stem == "last" else f"{run}_{path.stem}"
     return path.stem if path.is_file() else path.name
+
+
+def _own_name(path: Path) -> str | None:
+    return realesrgan.NAME if realesrgan.is_realesrgan(path) else name_of(path)
 
 
 def name_restorers(entries: Sequence[tuple[str | None, str]]) -> dict[str, RestorerSpec]:
@@ -109,7 +120,7 @@ def name_restorers(entries: Sequence[tuple[str | None, str]]) -> dict[str, Resto
 
 
 def _longer(spec: RestorerSpec, label: str) -> str:
-    if spec.path is None:
+    if spec.path is None or _own_name(spec.path):
         return label
     path = spec.path.resolve()
     above = path.parent.parent.parent if path.is_file() and path.parent.name == "checkpoints" else path.parent

@@ -24,6 +24,7 @@ from osediff_exp.reporting.files import write_atomically
 from osediff_exp.restoration.base import ImageRestorer
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
+from osediff_exp.restoration.realesrgan import ABOUT, is_realesrgan
 from osediff_exp.restoration.specs import RestorerSpec, name_restorers
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.train import Figures, build_data
@@ -145,6 +146,7 @@ def make_table(
     notes = [f"Colour fix of the checkpoints: {config.restorer.color_fix}."] if _has_checkpoint(specs) else []
     if _has_checkpoint(specs) and "datamodule" in config.data and config.restorer.color_fix != "none":
         notes.append("A training's own validation applies none: restorer.color_fix=none gives its figures.")
+    notes += [f"{label}: {ABOUT}." for label, spec in specs.items() if spec.path is not None and is_realesrgan(spec.path)]
     notes += [f"{key} is missing: {why}" for key, why in missing.items()]
     for result in results:
         notes += [f"{result.label} failed: {result.error}"] if result.error else []

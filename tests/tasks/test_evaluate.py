@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from restoration_parts import save_realesrgan_package
 from tiny_parts import make_trainer, wake_lora
 
 from osediff_exp.checkpoints.own import run_record, stamp
@@ -106,6 +107,18 @@ def test_restorers_stand_side_by_side_under_their_labels(tmp_path: Path) -> None
         rows = list(csv.DictReader(file))
     assert [(row["restorer"], row["name"]) for row in rows] == [(label, name) for label in ("truth", "plain") for name in "abc"]
     assert np.mean([float(row["psnr"]) for row in rows[3:]]) == pytest.approx(figures["plain_psnr"], rel=1e-6)
+
+
+def test_real_esrgan_stands_beside_the_others_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    save_realesrgan_package(tmp_path / "site")
+    root = write_pairs(tmp_path / "set")
+    figures = run(tmp_path / "run", "data=pairs", f"data.root={root}", "restorers=[bicubic,realesrgan]", "metrics=psnr_ssim")
+    assert 0 < figures["realesrgan_psnr"] < figures["psnr"]  # its random network's
+    assert len(list((tmp_path / "run" / "images" / "realesrgan").glob("*.png"))) == 3
+    page = (tmp_path / "run" / "comparison.md").read_text()
+    assert "| realesrgan |" in page
+    assert "- realesrgan: Real-ESRGAN x4plus (ICCVW 2021)" in page
 
 
 def test_what_is_lost_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:

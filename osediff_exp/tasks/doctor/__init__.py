@@ -32,6 +32,7 @@ CHECKS: tuple[CheckFunction, ...] = (
     weights.backbone,
     weights.st_lpips,
     weights.lpips,
+    weights.realesrgan,
     services.wandb,
     licences.licence_code,
     licences.licence_sd21,

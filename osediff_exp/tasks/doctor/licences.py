@@ -23,7 +23,7 @@ def licence_sd21(config: DictConfig, run_dir: Path) -> Check:
 
 def licence_pyiqa(config: DictConfig, run_dir: Path) -> Check:
     """Optional packages of metrics and restorers (their packages' metadata)."""
-    spandrel = "spandrel: MIT, but every model that it loads has its own licence"
+    spandrel = "spandrel: MIT, but every model that it loads has its own licence (realesrgan: BSD-3-Clause)"
     return Check("licence_pyiqa", "note", f"pyiqa 0.1.16: PolyForm Noncommercial 1.0.0, no commercial use; {spandrel}")
 
 

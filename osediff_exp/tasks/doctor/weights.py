@@ -1,4 +1,4 @@
-"""Which weights can be had: the backbone's, from its sources in order, and those of the perceptual distances."""
+"""Which weights can be had: the backbone's, from its sources in order, those of the perceptual distances and of Real-ESRGAN."""
 
 from __future__ import annotations
 
@@ -94,6 +94,15 @@ def lpips(config: DictConfig, run_dir: Path) -> Check:
         remedy = f"put torchvision's {name} into {absent[name].parent}, or use ST-LPIPS: loss/terms=[mse,st_lpips,vsd]"
         return Check("lpips", lacking, f"the trunk {name} is not here and cannot be downloaded ({fault}){used}", remedy)
     return Check("lpips", "ok", f"{'the trunk will be downloaded at first use' if absent else 'package and trunk are here'}{used}")
+
+
+def realesrgan(config: DictConfig, run_dir: Path) -> Check:
+    """Is there what ``restorers=[realesrgan]`` needs?"""
+    from osediff_exp.restoration.realesrgan import installing_realesrgan, realesrgan_weights
+
+    if remedy := installing_realesrgan():
+        return Check("realesrgan", "warning", "restorers=[realesrgan] is not installed; not used here", remedy)
+    return Check("realesrgan", "ok", f"Real-ESRGAN x4plus for restorers=[realesrgan]: {realesrgan_weights()}")
 
 
 def nets_of(config: DictConfig, name: str) -> list[str]:
