@@ -11,11 +11,13 @@ from omegaconf import OmegaConf
 
 from osediff_exp.checkpoints.named import checkpoint_path
 from osediff_exp.errors import UserError, nearest
+from osediff_exp.models.places import find_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _READS_PHOTOS = ("train", "pretrain")
+_MAKES_PROMPTS = ("train", "tag", "benchmark")
 _seen: set[str] = set()
 
 
@@ -28,6 +30,10 @@ def check_inputs(config: DictConfig) -> None:
         for path in value if OmegaConf.is_list(value) else [value]:
             if path is not None:
                 check_path(checkpoint_path(str(path)) if key == "checkpoint" else Path(str(path)), key)
+    if config.task.name in _MAKES_PROMPTS and config.prompt.get("words") in ("own", "other"):
+        for key in config.prompt.get("reads") or []:
+            if (value := OmegaConf.select(config, key)) is not None:
+                find_file(str(value), key)
     resume = config.get("resume")
     if resume not in (None, "auto"):
         check_path(Path(str(resume)), "resume")

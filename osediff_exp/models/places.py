@@ -20,7 +20,7 @@ def cache_root() -> Path:
 def weight_folders() -> list[Path]:
     """Return where a file given by its bare name is looked for, in order."""
     chosen = os.environ.get(WEIGHTS_VARIABLE)
-    return [Path(chosen).expanduser()] * bool(chosen) + [Path("weights"), cache_root() / "weights"]
+    return [*([Path(chosen).expanduser()] if chosen else []), Path("weights"), cache_root() / "weights"]
 
 
 def find_file(name: str, key: str) -> Path:

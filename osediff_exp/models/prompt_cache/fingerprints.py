@@ -8,11 +8,13 @@ import zipfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BLOCK = 1 << 20
 _WHOLE = 256 << 20  # bytes up to which a file is read from end to end
@@ -57,8 +59,8 @@ def _file_key(path: Path, size: int, changed: int) -> str:
 def weights_key(path: Path) -> str:
     """Return the name of a weight file, or of the weights in a folder, without reading gigabytes.
 
-    torch's archives carry a checksum of every tensor in their directory, and that directory is read. Of other files above 256 MiB (safetensors)
-    size, first MiB (names and shapes) and 64 blocks spread over the file count: a training changes all of them.
+    torch's archives carry a checksum of every tensor in their directory, and that directory is read. Of other files above 256 MiB
+    (safetensors) size, first MiB (names and shapes) and 64 blocks spread over the file count: a training changes all of them.
     """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))

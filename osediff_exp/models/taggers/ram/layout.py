@@ -1,7 +1,7 @@
 """The released checkpoints: reading them, sorting their keys, and translating between their names and the network's.
 
-``ram_swin_large_14m.pth`` is ``{"model": tensors}`` and holds a captioner too; ``DAPE.pth`` is a dictionary of LoRA matrices. timm keeps the
-reduction between two Swin stages with the second of them, the released code with the first: the one name that differs.
+``ram_swin_large_14m.pth`` is ``{"model": tensors}`` and holds a captioner too; ``DAPE.pth`` is a dictionary of LoRA matrices. timm keeps
+the reduction between two Swin stages with the second of them, the released code with the first: the one name that differs.
 """
 
 from __future__ import annotations

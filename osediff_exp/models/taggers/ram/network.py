@@ -49,7 +49,8 @@ class RAM(nn.Module):
 
     def image_embeds(self, x: Tensor) -> Tensor:
         """Return the image tokens (B, L, 512) of normalised pictures (B, 3, S, S)."""
-        tokens = self.visual_encoder.forward_features(x.to(self.label_embed.dtype)).flatten(1, 2)
+        features = self.visual_encoder.forward_features(x.to(self.label_embed.dtype))  # type: ignore[operator]
+        tokens = features.flatten(1, 2)
         return self.image_proj(torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1))
 
     def forward(self, x: Tensor) -> RAMOutput:
