@@ -90,10 +90,18 @@ class TaggedPrompt(PromptExtractor):
         self.prompt, self.tagger, self.max_tags, self.threshold, self.prefix = prompt, tagger, max_tags, threshold, prefix
 
     def __call__(self, images: Tensor, names: list[str]) -> list[str]:
-        return [self._worded(tags) for tags in self.tagger(images, self._most)]
+        return [self._prompt(words) for words in self.words_of(images)]
 
     def of_photos(self, photos: Sequence[Photo], *, like: Tensor) -> list[str]:
-        return [self._worded(tags) for tags in self.tagger.of_photos(photos, self._most, like=like)]
+        return [self._prompt(words) for words in self.words_of_photos(photos, like=like)]
+
+    def words_of(self, images: Tensor) -> list[list[str]]:
+        """Return the tags of images (B, 3, H, W) in [0, 1] that stand in their prompts."""
+        return [self._sure(tags) for tags in self.tagger(images, self._most)]
+
+    def words_of_photos(self, photos: Sequence[Photo], *, like: Tensor) -> list[list[str]]:
+        """Return the tags of whole photos that stand in their prompts."""
+        return [self._sure(tags) for tags in self.tagger.of_photos(photos, self._most, like=like)]
 
     def figures(self) -> dict[str, float]:
         if not isinstance(self.tagger, CachedTagger):
@@ -106,9 +114,11 @@ class TaggedPrompt(PromptExtractor):
     def _most(self) -> int:
         return self.max_tags if self.max_tags is not None else torch.iinfo(torch.int32).max
 
-    def _worded(self, tags: list[Tag]) -> str:
-        names = self.arranged([tag.name for tag in tags if tag.score >= self.threshold])
-        return ", ".join(filter(None, [self.prefix, *names, self.prompt]))
+    def _prompt(self, words: list[str]) -> str:
+        return ", ".join(filter(None, [self.prefix, *words, self.prompt]))
+
+    def _sure(self, tags: list[Tag]) -> list[str]:
+        return self.arranged([tag.name for tag in tags if tag.score >= self.threshold])
 
     def arranged(self, names: list[str]) -> list[str]:
         """Return the tags in the prompt's order; they come the surest first."""

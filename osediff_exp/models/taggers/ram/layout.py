@@ -145,6 +145,21 @@ def lora_tensors(network: RAM) -> dict[str, Tensor]:
     return {f"{name}.{key}": tensor.detach().cpu().float() for name, part in parts.items() for key, tensor in part.named_parameters()}
 
 
+def load_lora(network: RAM, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Put released LoRA matrices into an adapted network, to go on training them.
+
+    Raises:
+        UserError: they are of another rank, or not those of this network.
+    """
+    found, wanted = _only_lora(sort_keys(tensors, origin), origin), lora_tensors(network)
+    if found.keys() != wanted.keys() or any(found[name].shape != wanted[name].shape for name in wanted):
+        raise UserError(f"{origin} is not the LoRA of this network, or has another rank: set pretrain.dape.rank to its own")
+    with torch.no_grad():
+        for layer, part in lora_layers(network).items():
+            for key, parameter in part.named_parameters():
+                parameter.copy_(found[f"{from_timm(layer)}.{key}"])
+
+
 def to_timm(name: str) -> str:
     """Return timm's name for a tensor (or layer) of the released layout."""
     return re.sub(r"^visual_encoder\.layers\.(\d+)\.downsample", lambda m: f"visual_encoder.layers.{int(m[1]) + 1}.downsample", name)

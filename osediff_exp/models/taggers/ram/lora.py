@@ -43,8 +43,8 @@ def is_adapted(layer: str) -> bool:
     return layer.endswith((".attn.qkv", ".crossattention.self.query", ".crossattention.self.key"))
 
 
-def merge(weights: Mapping[str, Tensor], lora: Mapping[str, Tensor], *, alpha: float = ALPHA) -> dict[str, Tensor]:
-    """Return ``weights`` with LoRA merged: W + alpha / r * B A for every layer of ``lora`` (``LAYER.lora_A``, ``LAYER.lora_B``).
+def merge(weights: Mapping[str, Tensor], lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``weights`` with LoRA merged: W + B A / r for every layer of ``lora`` (``LAYER.lora_A``, ``LAYER.lora_B``).
 
     Raises:
         UserError: a layer is not among the weights, has another shape, or lacks one of its two matrices.
@@ -59,17 +59,17 @@ def merge(weights: Mapping[str, Tensor], lora: Mapping[str, Tensor], *, alpha: f
         rank = a.shape[0] // sum(blocks)
         if a.shape[1] != weight.shape[1] or b.shape[1] != rank or b.shape[0] * len(blocks) != weight.shape[0] * sum(blocks):
             raise UserError(f"the LoRA weights do not fit: {layer} is {tuple(weight.shape)}, its LoRA {tuple(b.shape)} x {tuple(a.shape)}")
-        merged[f"{layer}.weight"] = weight + (alpha / rank * low_rank(a.float(), b.float(), blocks)).to(weight.dtype)
+        merged[f"{layer}.weight"] = weight + (ALPHA / rank * low_rank(a.float(), b.float(), blocks)).to(weight.dtype)
     return merged
 
 
 class LowRank(nn.Module):
-    """The parametrization W -> W + alpha / r * B A of an adapted layer; starts as the identity (B is zero), as in loralib."""
+    """The parametrization W -> W + B A / r of an adapted layer; starts as the identity (B is zero), as in loralib."""
 
-    def __init__(self, weight: Tensor, blocks: tuple[bool, ...], *, rank: int, alpha: float) -> None:
+    def __init__(self, weight: Tensor, blocks: tuple[bool, ...], *, rank: int) -> None:
         super().__init__()
         outputs, inputs = weight.shape
-        self.blocks, self.factor, self.active = blocks, alpha / rank, True
+        self.blocks, self.factor, self.active = blocks, ALPHA / rank, True
         self.lora_A = nn.Parameter(torch.empty(sum(blocks) * rank, inputs, device=weight.device))
         self.lora_B = nn.Parameter(torch.zeros(outputs // len(blocks) * sum(blocks), rank, device=weight.device))
         nn.init.kaiming_uniform_(self.lora_A, a=5**0.5)
@@ -80,7 +80,7 @@ class LowRank(nn.Module):
         return weight + (self.factor * low_rank(self.lora_A, self.lora_B, self.blocks)).to(weight.dtype)
 
 
-def add_lora(network: nn.Module, *, rank: int = RANK, alpha: float = ALPHA) -> None:
+def add_lora(network: nn.Module, *, rank: int = RANK) -> None:
     """Give ``network`` (a RAM) DAPE's LoRA in place; it alone requires gradients then.
 
     Raises:
@@ -91,7 +91,7 @@ def add_lora(network: nn.Module, *, rank: int = RANK, alpha: float = ALPHA) -> N
     network.requires_grad_(False)
     for name, layer in list(network.named_modules()):
         if isinstance(layer, nn.Linear) and is_adapted(name):
-            parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, blocks_of(name), rank=rank, alpha=alpha))
+            parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, blocks_of(name), rank=rank))
 
 
 def lora_layers(network: nn.Module) -> dict[str, LowRank]:
