@@ -70,7 +70,8 @@ def weights_key(path: Path) -> str:
         return file_key(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return digest(*(f"{entry.filename} {entry.file_size} {entry.CRC}" for entry in archive.infolist()))
+            entries = archive.infolist()  # each below a folder called as the file was when it was saved
+        return digest(*(f"{entry.filename.partition('/')[2]} {entry.file_size} {entry.CRC}" for entry in entries))
     with path.open("rb") as file:
         blocks = [file.read(_BLOCK)]
         for k in range(_SAMPLES):
