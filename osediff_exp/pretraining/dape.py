@@ -56,8 +56,7 @@ class DAPEPretraining(pl.LightningModule):
         add_lora(network, rank=rank)
         self.network = network
         self.logits_weight, self.antialias = logits_weight, antialias
-        self.schedule = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup_steps": warmup_steps}
-        self.max_steps = max_steps
+        self.learning_rate, self.weight_decay, self.warmup_steps, self.max_steps = learning_rate, weight_decay, warmup_steps, max_steps
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return what a batch teaches: ``embeds``, ``logits`` and their weighted sum ``loss``."""
@@ -89,7 +88,13 @@ class DAPEPretraining(pl.LightningModule):
         return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name.endswith(("lora_A", "lora_B"))}
 
     def configure_optimizers(self) -> Any:
-        optimizer, schedule = adamw_with_cosine(self, max_steps=self.max_steps, **self.schedule)
+        optimizer, schedule = adamw_with_cosine(
+            self,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup_steps,
+            max_steps=self.max_steps,
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property

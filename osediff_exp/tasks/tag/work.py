@@ -92,7 +92,7 @@ def as_sidecar(words: Mapping[str, Sequence[str]]) -> str:
     return text.getvalue()
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file that is there whole or not at all; UserError where it cannot be written."""
     temporary = path.with_name(f".{secrets.token_hex(6)}.{path.name}")
     try:
