@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _READS_PHOTOS = ("train", "pretrain")
-_MAKES_PROMPTS = ("train", "tag", "benchmark")
+_MAKES_PROMPTS = ("train", "pretrain", "tag", "benchmark")
 _seen: set[str] = set()
 
 
 def check_inputs(config: DictConfig) -> None:
     """Raise UserError where a photo folder is missing or empty, or a file that the task names in ``task.reads`` does not exist."""
-    if config.task.name in _READS_PHOTOS:
+    if config.task.name in _READS_PHOTOS or (config.task.name == "tag" and config.input is None):
         _check_photos(config)
     for key in config.task.get("reads") or []:
         value = OmegaConf.select(config, key)
@@ -45,7 +45,8 @@ def _check_photos(config: DictConfig) -> None:
     module = OmegaConf.select(config, "data.datamodule")
     if module is None:
         raise UserError("the chosen data is a test set, which task=evaluate reads: use data=sample, data=folder or data=lsdir_ffhq here")
-    _tell_if_nothing_is_validated(module)
+    if config.task.name in _READS_PHOTOS:
+        _tell_if_nothing_is_validated(module)
     for node in [*(module.get("train") or []), *(module.get("val") or [])]:
         text = OmegaConf.to_yaml(node, resolve=True)
         if text not in _seen:  # a large folder is listed once, not once per arm

@@ -19,6 +19,8 @@ from osediff_exp.models.taggers.base import Photo, Tag, Tagger
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often the folder is looked through for what other processes have tagged: on a network that takes time."""
 
 
 def cache_folder(cache: str | None) -> Path | None:
@@ -48,6 +50,7 @@ class CachedTagger(Tagger):
         self.root, self.fingerprint = cache_folder(cache), digest_of(self.described)
         self.hits = self.misses = 0
         self.seconds = 0.0
+        self._looked = float("-inf")
 
     @cached_property
     def tagger(self) -> Tagger:
@@ -83,8 +86,9 @@ class CachedTagger(Tagger):
     def _missing(self, keys: list[str]) -> list[int]:
         """Return the places of pictures that nobody has tagged, each picture once."""
         first = {key: k for k, key in reversed(list(enumerate(keys)))}
-        if any(self.store.get(key) is None for key in first):
+        if any(self.store.get(key) is None for key in first) and time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
             self.store.refresh()  # another process may have been here
+            self._looked = time.monotonic()
         return sorted(k for key, k in first.items() if self.store.get(key) is None)
 
     def _learn(self, keys: list[str], ask: Callable[[], list[list[Tag]]]) -> None:

@@ -134,6 +134,12 @@ def test_a_tag_is_on_above_its_own_threshold_the_surest_first() -> None:
     assert [tag.name for tag in tagger.tags_of(logits, 1)[0]] == ["tree"]
 
 
+def test_image_embeddings_are_had_of_pictures_of_any_size() -> None:
+    tagger = RAMTagger(build_ram(random_weights(), image_size=32), TagList(TAGS, (0.5,) * 6))
+    assert torch.equal(tagger.image_embeds(PICTURES), tagger.look(tagger.prepare(PICTURES)).image_embeds)
+    assert tagger.image_embeds(PICTURES).shape == (3, 17, 12)
+
+
 def test_the_prompt_has_the_lists_order_as_released_or_the_surest_first(files: Path) -> None:
     listed, sure = (prompt(files, threshold=0.0, order=order, prefix="photo of", prompt="sharp") for order in ("list", "score"))
     assert listed(PICTURES, ["a", "b", "c"]) == [", ".join(["photo of", *TAGS, "sharp"])] * 3

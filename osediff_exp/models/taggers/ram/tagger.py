@@ -55,6 +55,12 @@ class RAMTagger(Tagger):
         with torch.inference_mode(), torch.autocast(prepared.device.type, enabled=False):
             return self.network(prepared)
 
+    def image_embeds(self, images: Tensor) -> Tensor:
+        """Return the image tokens (B, 145, 512) of images (B, 3, H, W) in [0, 1], without asking for tags: what SeeSR attends to."""
+        self.network.to(images.device)
+        with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
+            return self.network.image_embeds(self.prepare(images))
+
     def _tags(self, prepared: Tensor, max_tags: int) -> list[list[Tag]]:
         return self.tags_of(self.look(prepared).logits, max_tags)
 
