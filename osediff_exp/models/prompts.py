@@ -33,6 +33,11 @@ class PromptExtractor(ABC):
         """Return the prompts of whole photos, whatever their sizes; a network runs where ``like`` is."""
         return [self(photo.load()[None].to(like.device), [photo.name])[0] for photo in photos]
 
+    @property
+    def in_training(self) -> PromptExtractor:
+        """The extractor that a training asks; most sources have one for everything."""
+        return self
+
     def expect(self, names: Sequence[str]) -> None:  # noqa: B027 - most sources know every picture
         """Raise UserError where pictures of these names could not be told about: said before a training, not in the midst of it."""
 
@@ -104,11 +109,16 @@ class TaggedPrompt(PromptExtractor):
         return [self._sure(tags) for tags in self.tagger.of_photos(photos, self._most, like=like)]
 
     def figures(self) -> dict[str, float]:
-        if not isinstance(self.tagger, CachedTagger):
+        if not (taggers := self.cached_taggers):
             return {}
-        hits, misses = self.tagger.hits, self.tagger.misses
-        cost = {"prompt_seconds_per_image": self.tagger.seconds / (hits + misses)} if hits + misses else {}
+        hits, misses = sum(tagger.hits for tagger in taggers), sum(tagger.misses for tagger in taggers)
+        cost = {"prompt_seconds_per_image": sum(tagger.seconds for tagger in taggers) / (hits + misses)} if hits + misses else {}
         return {"tag_cache_hits": hits, "tag_cache_misses": misses, **cost}
+
+    @property
+    def cached_taggers(self) -> list[CachedTagger]:
+        """The taggers whose answers are remembered."""
+        return [self.tagger] if isinstance(self.tagger, CachedTagger) else []
 
     @property
     def _most(self) -> int:

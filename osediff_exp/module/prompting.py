@@ -34,16 +34,16 @@ class BatchPrompts:
 
     def training(self, batch: dict[str, Any]) -> list[str]:
         """Return the prompts that a training step uses."""
-        return self._of(batch.get("other", batch), self.train_image)
+        return self._of(self.extractor.in_training, batch.get("other", batch), self.train_image)
 
     def testing(self, batch: dict[str, Any]) -> list[str]:
         """Return the prompts that a validation uses."""
-        return self._of(batch.get("other", batch), self.test_image)
+        return self._of(self.extractor, batch.get("other", batch), self.test_image)
 
-    def _of(self, batch: dict[str, Any], image: str) -> list[str]:
+    def _of(self, extractor: PromptExtractor, batch: dict[str, Any], image: str) -> list[str]:
         if image == "photo":
-            return self.extractor.of_photos([PhotoFile(Path(path)) for path in batch["path"]], like=batch["hq"])
-        return self.extractor(batch[image], batch["name"])
+            return extractor.of_photos([PhotoFile(Path(path)) for path in batch["path"]], like=batch["hq"])
+        return extractor(batch[image], batch["name"])
 
 
 class Stopwatch:

@@ -53,11 +53,10 @@ def folder(photos: Path) -> list[str]:
 
 @pytest.mark.parametrize("image", ["hq", "lq", "photo"])
 def test_a_training_finds_everything_known(weights: Path, photos: Path, tmp_path: Path, image: str) -> None:
-    config = configuration(weights, tmp_path / "cache", *folder(photos), f"prompt.train_image={image}")
+    config = configuration(weights, tmp_path / "cache", *folder(photos), f"prompt.train_image={image}", f"prompt.lora={weights}/DAPE.pth")
     figures = tag.run(config, tmp_path)
-    assert figures["tag_cache_misses"] == (
-        3 if image == "photo" else 9
-    )  # 2 photos (one is kept out) or 4 steps of 2 crops, and 1 validation
+    # Two photos (the third is kept for validation) or four steps of two crops, by RAM; and the validation's picture, by DAPE.
+    assert figures["tag_cache_misses"] == (3 if image == "photo" else 9)
     training = build_prompts(config)
     asked = BatchPrompts(training, train_image=image)
     data = build_data(config, tmp_path)
@@ -69,7 +68,8 @@ def test_a_training_finds_everything_known(weights: Path, photos: Path, tmp_path
         asked.testing(batch)
     assert training.figures()["tag_cache_misses"] == 0
     assert isinstance(training, TaggedPrompt)
-    assert "tagger" not in vars(training.tagger)  # the network was not even built
+    assert len(training.cached_taggers) == 2
+    assert all("tagger" not in vars(tagger) for tagger in training.cached_taggers)  # no network was even built
 
 
 def test_a_call_again_does_what_is_left(weights: Path, photos: Path, tmp_path: Path) -> None:

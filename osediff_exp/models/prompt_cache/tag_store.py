@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ class TagStore:
             return
         for path in sorted(self.folder.glob("*.jsonl")):
             if path != (self._own or (0, None))[1]:
-                self._read_on(path)
+                with suppress(OSError):  # somebody has cleared the cache
+                    self._read_on(path)
 
     def _append(self, lines: Iterable[str]) -> None:
         assert self.folder is not None

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.data.pairs import TrainingPairs, to_tensor
 from osediff_exp.errors import Incomplete, UserError
+from osediff_exp.models.prompts import TaggedPrompt
 from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.tasks.tag.photos import words_of_files
 from osediff_exp.tasks.tag.work import Figures, Work, shared_order
@@ -28,14 +29,15 @@ def fill(config: DictConfig, run_dir: Path) -> Figures:
     data.setup("fit")
     failures: list[str] = []
     if asked.train_image == "photo":
-        failures = words_of_files(work, _files(data))[1]
+        failures = words_of_files(work, _files(data), work.in_training)[1]
     else:
         assert data.train_pairs is not None
         count = num_samples(config)
-        _tag(work, _Crops(data.train_pairs, asked.train_image, shared_order(count)), "crops", data.num_workers)
+        _tag(work, work.in_training, _Crops(data.train_pairs, asked.train_image, shared_order(count)), "crops", data.num_workers)
     assert data.val_pairs is not None
     if len(data.val_pairs):
-        _tag(work, _Stored(data.val_pairs, asked.test_image, shared_order(len(data.val_pairs))), "validation", data.num_workers)
+        pictures = _Stored(data.val_pairs, asked.test_image, shared_order(len(data.val_pairs)))
+        _tag(work, work.extractor, pictures, "validation", data.num_workers)
     figures = work.figures() | {"num_failed": len(failures)}
     if failures:
         raise Incomplete(f"{len(failures)} photos cannot be read, {failures[0]} first: mend or remove them", figures)
@@ -84,13 +86,13 @@ class _Stored(Dataset[Tensor]):
         return self.pairs[self.order[k]][self.image]
 
 
-def _tag(work: Work, pictures: Dataset[Tensor], what: str, num_workers: int) -> None:
+def _tag(work: Work, extractor: TaggedPrompt, pictures: Dataset[Tensor], what: str, num_workers: int) -> None:
     """Tag pictures in batches; those of another size than their neighbours (real pairs) go by themselves."""
     loader: DataLoader[Any] = DataLoader(pictures, batch_size=work.batch_size, num_workers=num_workers, collate_fn=list)
     with work.progress(len(pictures), f"tagging {what}") as progress:  # type: ignore[arg-type]
         for images in loader:
             for same in _of_one_size(images):
-                work.extractor.words_of(torch.stack(same).to(work.like.device))
+                extractor.words_of(torch.stack(same).to(work.like.device))
             progress.advance(len(images))
 
 

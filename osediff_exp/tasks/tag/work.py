@@ -20,7 +20,7 @@ from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.runtime import machine, peak_memory_gib
-from osediff_exp.tasks.prompting import build_prompts, log_cache
+from osediff_exp.tasks.prompting import build_prompts
 
 Figures = dict[str, float | int | str | None]
 # What Pillow's decoders raise of a damaged file.
@@ -41,7 +41,9 @@ class Work:
             raise UserError(
                 f"there is nothing to tag with this prompt ({kind}): choose prompt=tagged, ram or captioner, with prompt.words=own"
             )
-        self.extractor, self.tagger = extractor, extractor.tagger
+        in_training = extractor.in_training
+        assert isinstance(in_training, TaggedPrompt)
+        self.extractor, self.in_training, self.tagger = extractor, in_training, extractor.tagger
         self.batch_size: int = config.tag.batch_size
         self.like: Tensor = torch.zeros((), device=choose_device(config.tag.device))
         self.console = Console()
@@ -55,14 +57,13 @@ class Work:
         """Return what was done, and say it."""
         seconds = time.perf_counter() - self._started
         found = self.extractor.figures()
-        log_cache(found)
-        pictures = self.tagger.hits + self.tagger.misses
+        hits, misses = int(found["tag_cache_hits"]), int(found["tag_cache_misses"])
         kept = "nowhere (prompt.cache=null)" if self.tagger.root is None else str(self.tagger.root)
-        self.console.print(f"{self.tagger.misses} tagged, {self.tagger.hits} known before; kept in {kept}", highlight=False, soft_wrap=True)
+        self.console.print(f"{misses} tagged, {hits} known before; kept in {kept}", highlight=False, soft_wrap=True)
         return {
-            "num_images": pictures,
+            "num_images": hits + misses,
             **found,
-            "images_per_second": pictures / seconds,
+            "images_per_second": (hits + misses) / seconds,
             "tagger": str(self.tagger.described["tagger"]),
             "tagger_fingerprint": self.tagger.fingerprint,
             "cache": kept,

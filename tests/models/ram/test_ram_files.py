@@ -148,6 +148,18 @@ def test_the_prompt_has_the_lists_order_as_released_or_the_surest_first(files: P
     assert sure(PICTURES, ["a", "b", "c"])[0] == ", ".join(["photo of", *(tag.name for tag in expected), "sharp"])
 
 
+def test_ram_tags_in_training_and_dape_in_use_unless_a_key_says_otherwise(files: Path) -> None:
+    ram, dape = prompt(files), prompt(files, lora=str(files / "DAPE.pth"))
+    assert isinstance(dape.in_training, RAMPrompt)
+    names = ["a", "b", "c"]
+    assert dape.in_training(PICTURES, names) == ram(PICTURES, names) == ram.in_training(PICTURES, names)
+    assert dape.in_training.tagger.fingerprint == ram.tagger.fingerprint != dape.tagger.fingerprint  # type: ignore[attr-defined]
+    dape(PICTURES, names)
+    assert dape.figures()["tag_cache_misses"] == 6
+    always = prompt(files, lora=str(files / "DAPE.pth"), train_lora=True)
+    assert always.in_training is always
+
+
 def test_dape_is_another_tagger_than_ram(files: Path) -> None:
     fingerprints = {
         prompt(files, **settings).tagger.fingerprint  # type: ignore[attr-defined]

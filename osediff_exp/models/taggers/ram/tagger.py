@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.models.places import find_file
 from osediff_exp.models.prompt_cache.fingerprints import digest, weights_key
-from osediff_exp.models.prompts import TaggedPrompt
+from osediff_exp.models.prompts import PromptExtractor, TaggedPrompt
 from osediff_exp.models.taggers.base import Photo, Tag, Tagger
 from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.models.taggers.ram.layout import build_ram, read_tensors
@@ -77,10 +77,13 @@ class RAMTagger(Tagger):
 class RAMPrompt(TaggedPrompt):
     """Prompts of RAM's or DAPE's tags (paper, section 3.2; Table 4, "DAPE").
 
+    As in the released code RAM tags in training, where pictures are clean, and, where ``lora`` is given, DAPE in use.
+
     Args:
         prompt, prefix, max_tags: see :class:`TaggedPrompt`.
         weights: RAM's ``ram_swin_large_14m.pth``: a path, or a name in one of :func:`osediff_exp.models.places.weight_folders`.
         lora: ``DAPE.pth``; None: RAM itself.
+        train_lora: DAPE in training too.
         tag_list, thresholds: ``ram_tag_list.txt`` and ``ram_tag_list_threshold.txt``; found beside ``weights`` too.
         threshold: one probability for all tags; None: each its own.
         order: of the tags in the prompt: ``list``, as in the released code, or ``score``: the surest first.
@@ -100,6 +103,7 @@ class RAMPrompt(TaggedPrompt):
         prefix: str = "",
         weights: str,
         lora: str | None = None,
+        train_lora: bool = False,
         tag_list: str = "ram_tag_list.txt",
         thresholds: str | None = "ram_tag_list_threshold.txt",
         threshold: float | None = None,
@@ -130,6 +134,23 @@ class RAMPrompt(TaggedPrompt):
         tagger = CachedTagger(build, described=described, asked=len(tags), cache=cache)
         super().__init__(prompt=prompt, tagger=tagger, max_tags=max_tags, prefix=prefix)
         self._place = {name: k for k, name in enumerate(tags.names)} if order == "list" else None
+        others: dict[str, Any] = {
+            "prefix": prefix,
+            "weights": weights,
+            "tag_list": tag_list,
+            "thresholds": thresholds,
+            "threshold": threshold,
+        }
+        others |= {"max_tags": max_tags, "order": order, "dtype": dtype, "image_size": image_size, "antialias": antialias, "cache": cache}
+        self._plain = None if lora is None or train_lora else RAMPrompt(prompt=prompt, **others)
+
+    @property
+    def in_training(self) -> PromptExtractor:
+        return self if self._plain is None else self._plain
+
+    @property
+    def cached_taggers(self) -> list[CachedTagger]:
+        return super().cached_taggers + ([] if self._plain is None else self._plain.cached_taggers)
 
     def arranged(self, names: list[str]) -> list[str]:
         return names if self._place is None else sorted(names, key=self._place.__getitem__)
