@@ -31,6 +31,7 @@ from osediff_exp.metrics.niqe import NIQE
 from osediff_exp.metrics.psnr_y import PSNRY
 from osediff_exp.metrics.ssim_y import SSIMY
 from osediff_exp.models.prompts import TaggedPrompt
+from osediff_exp.models.taggers.benchmark import benchmark_tagger
 from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
@@ -153,7 +154,8 @@ def _prompts(config: DictConfig, photo: Image, run_dir: Path) -> Figures:
     extractor = build_prompts(config)
     if not isinstance(extractor, TaggedPrompt) or not isinstance(extractor.tagger, CachedTagger):
         return {"train_step_seconds": _step_seconds(config, run_dir) if config.benchmark.training_step else None}
-    figures: Figures = {"tagged_images_per_second": tagging_rate(extractor.tagger, photo, config.benchmark.num_tagged)}
+    picture = to_tensor(photo).to(choose_device("auto"))
+    figures: Figures = {"tagged_images_per_second": benchmark_tagger(extractor.tagger.tagger, picture, count=config.benchmark.num_tagged)}
     if not config.benchmark.training_step:
         return figures | {"train_step_seconds": None}
     with tempfile.TemporaryDirectory(dir=run_dir) as cache:
@@ -161,18 +163,6 @@ def _prompts(config: DictConfig, photo: Image, run_dir: Path) -> Figures:
         assert isinstance(fresh, DictConfig)
         cold = _step_seconds(fresh, run_dir)
         return figures | {"train_step_cold_seconds": cold, "train_step_seconds": _step_seconds(fresh, run_dir)}
-
-
-def tagging_rate(tagger: CachedTagger, photo: Image, count: int, *, batch_size: int = 4) -> float:
-    """Return how many pictures of 512 px a second the tagger itself tags, in batches, after one untimed batch; the cache is passed by."""
-    device = choose_device("auto")
-    pictures = to_tensor(photo)[None].to(device).expand(batch_size, -1, -1, -1)
-    tagger.tagger(pictures, tagger.asked)
-    batches = -(-count // batch_size)
-    started = _now()
-    for _ in range(batches):
-        tagger.tagger(pictures, tagger.asked)
-    return batches * batch_size / (_now() - started)
 
 
 def _step_seconds(config: DictConfig, run_dir: Path) -> float | None:

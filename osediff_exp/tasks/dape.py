@@ -9,8 +9,9 @@ import torch
 from omegaconf import DictConfig
 
 from osediff_exp.errors import UserError
+from osediff_exp.models.taggers.ram.files import RAMFiles
 from osediff_exp.models.taggers.ram.layout import load_lora, lora_tensors, read_tensors
-from osediff_exp.models.taggers.ram.tagger import RAMFiles, RAMPrompt
+from osediff_exp.models.taggers.ram.prompt import RAMPrompt
 from osediff_exp.pretraining.dape import DAPEPretraining
 
 DAPE = "DAPE.pth"

@@ -10,9 +10,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from osediff_exp.errors import UserError
+from osediff_exp.models.taggers.ram.files import RAMFiles
 from osediff_exp.models.taggers.ram.network import RAMOutput, resize
+from osediff_exp.models.taggers.ram.prompt import RAMPrompt
 from osediff_exp.models.taggers.ram.tag_list import TagList
-from osediff_exp.models.taggers.ram.tagger import RAMFiles, RAMPrompt, RAMTagger
+from osediff_exp.models.taggers.ram.tagger import RAMTagger
 from osediff_exp.restoration.numerics import choose_device, deterministic_numerics
 from osediff_exp.runtime import machine, peak_memory_gib
 from osediff_exp.tasks.tag.work import Figures, batches, write_whole

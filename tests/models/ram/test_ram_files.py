@@ -14,8 +14,9 @@ from torch import Tensor
 from osediff_exp.errors import UserError
 from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.models.taggers.ram.layout import build_ram, read_tensors, sort_keys
+from osediff_exp.models.taggers.ram.prompt import RAMPrompt
 from osediff_exp.models.taggers.ram.tag_list import TagList, read_tag_list
-from osediff_exp.models.taggers.ram.tagger import RAMPrompt, RAMTagger
+from osediff_exp.models.taggers.ram.tagger import RAMTagger
 
 PICTURES = torch.rand(3, 3, 20, 30, generator=torch.Generator().manual_seed(1))
 
