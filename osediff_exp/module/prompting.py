@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,32 +43,3 @@ class BatchPrompts:
         if image == "photo":
             return extractor.of_photos([PhotoFile(Path(path)) for path in batch["path"]], like=batch["hq"])
         return extractor(batch[image], batch["name"])
-
-
-class Stopwatch:
-    """Seconds spent on a number of pictures.
-
-    Attributes:
-        pictures, seconds: so far.
-    """
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what was measured."""
-        self.pictures, self.seconds = 0, 0.0
-
-    def start(self) -> None:
-        """Begin with some pictures."""
-        self._since = time.perf_counter()
-
-    def stop(self, pictures: int) -> None:
-        """They are finished (what a GPU was asked for must have been waited for)."""
-        self.seconds += time.perf_counter() - self._since
-        self.pictures += pictures
-
-    @property
-    def per_picture(self) -> float | None:
-        """Seconds per picture; None before the first one."""
-        return self.seconds / self.pictures if self.pictures else None

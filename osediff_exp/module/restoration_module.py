@@ -21,9 +21,9 @@ from osediff_exp.models.generator import Generator, GeneratorOutput, Noise
 from osediff_exp.models.prompt_cache.feature_store import FeatureStore
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
-from osediff_exp.module.figures import Speed, StepFigures
+from osediff_exp.module.figures import Speed, StepFigures, Stopwatch
 from osediff_exp.module.objective import Logs, critics_objective, generator_objective
-from osediff_exp.module.prompting import BatchPrompts, Stopwatch
+from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.module.scores import ValidationScores, check_validation_share
 from osediff_exp.module.stepping import Trained, step_together
 from osediff_exp.randomness import sample_noise

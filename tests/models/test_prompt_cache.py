@@ -16,7 +16,7 @@ from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.prompt_cache import fingerprints
 from osediff_exp.models.prompt_cache.feature_store import FeatureStore
-from osediff_exp.models.prompt_cache.fingerprints import picture_key, weights_key
+from osediff_exp.models.prompt_cache.fingerprints import picture_keys, weights_key
 from osediff_exp.models.prompt_cache.tag_store import Entry, TagStore
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.taggers.base import Tag, Tagger
@@ -48,9 +48,10 @@ def cached(tmp_path: Path | None, **described: object) -> tuple[CachedTagger, Br
 
 def test_a_pictures_name_is_its_8_bit_pixels_and_its_shape() -> None:
     image = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0)).mul(255).round().div(255)
-    assert picture_key(image) == picture_key(image.double().contiguous()) == picture_key(image + 0.3 / 255)
+    (name,) = picture_keys(image[None])
+    assert picture_keys(torch.stack([image.double(), image + 0.3 / 255])) == [name, name]
     others = [image.flip(-1), image.reshape(3, 6, 4), (image * 255 + 1).clamp(max=255) / 255]
-    assert len({picture_key(image), *map(picture_key, others)}) == 4
+    assert len({name, *(picture_keys(other[None])[0] for other in others)}) == 4
 
 
 @pytest.mark.parametrize("whole", [1 << 30, 0], ids=["read whole", "by the archive's checksums"])

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from osediff_exp.models.places import cache_root
-from osediff_exp.models.prompt_cache.fingerprints import digest_of, picture_key
+from osediff_exp.models.prompt_cache.fingerprints import digest_of, picture_keys
 from osediff_exp.models.prompt_cache.tag_store import Entry, TagStore, others_described
 from osediff_exp.models.taggers.base import Photo, Tag, Tagger
 
@@ -63,8 +63,7 @@ class CachedTagger(Tagger):
         return TagStore(self.root, tagger=self.fingerprint, described=self.described)
 
     def __call__(self, images: Tensor, max_tags: int) -> list[list[Tag]]:
-        keys = [picture_key(image) for image in images]
-        return self._answers(keys, lambda missing: self.tagger(images[missing], self.asked), max_tags)
+        return self._answers(picture_keys(images), lambda missing: self.tagger(images[missing], self.asked), max_tags)
 
     def of_photos(self, photos: Sequence[Photo], max_tags: int, *, like: Tensor) -> list[list[Tag]]:
         keys = [photo.key for photo in photos]
