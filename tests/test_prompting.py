@@ -14,11 +14,11 @@ from torch import Tensor
 from osediff_exp.checkpoints.build import build_prompts as build_from_checkpoint
 from osediff_exp.data.others import WithOther
 from osediff_exp.data.photo_files import PhotoFile
+from osediff_exp.data.sidecar import SidecarPrompt
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.prompt_cache.feature_store import FeatureStore
 from osediff_exp.models.prompts import FixedPrompt, PromptExtractor
-from osediff_exp.models.sidecar import SidecarPrompt
 from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.tasks.prompting import build_prompts
 

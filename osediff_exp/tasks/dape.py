@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from osediff_exp.checkpoints.files import write_file
 from osediff_exp.errors import UserError
 from osediff_exp.models.taggers.ram.files import RAMFiles
 from osediff_exp.models.taggers.ram.layout import load_lora, lora_tensors, read_tensors
@@ -45,6 +46,4 @@ def dape_module(config: DictConfig, settings: dict[str, Any]) -> DAPEPretraining
 
 def save_dape(module: DAPEPretraining, run_dir: Path) -> None:
     """Leave ``DAPE.pth``, in the released layout: what prompt.lora takes, and the released code too."""
-    temporary = run_dir / f".{DAPE}.tmp"
-    torch.save(lora_tensors(module.network), temporary)
-    temporary.replace(run_dir / DAPE)
+    write_file(run_dir / DAPE, lambda file: torch.save(lora_tensors(module.network), file))

@@ -15,9 +15,9 @@ from tiny_parts import write_photos
 from osediff_exp.cli.inputs import check_inputs
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.data.photo_files import PhotoFile
+from osediff_exp.data.sidecar import SidecarPrompt
 from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.models.prompts import FixedPrompt, TaggedPrompt
-from osediff_exp.models.sidecar import SidecarPrompt
 from osediff_exp.models.taggers.ram.layout import build_ram
 from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.tasks import tag

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from osediff_exp.errors import UserError
+from osediff_exp.models.backbone import DType
 from osediff_exp.models.places import find_file
 from osediff_exp.models.prompt_cache.fingerprints import weights_key
 from osediff_exp.models.prompts import TaggedPrompt
 from osediff_exp.models.taggers.base import Tag, Tagger
 from osediff_exp.models.taggers.cached import CachedTagger
 
-DType = Literal["float32", "bfloat16", "float16"]
 _VERSION = 1
 
 
@@ -94,8 +94,8 @@ class CaptionPrompt(TaggedPrompt):
     ) -> None:
         if max_new_tokens < 1:
             raise UserError(f"prompt.max_new_tokens={max_new_tokens} leaves no caption: give at least 1")
-        if dtype not in ("float32", "bfloat16", "float16"):
-            raise UserError(f"prompt.dtype={dtype} is unknown: use float32, bfloat16 or float16")
+        if dtype not in get_args(DType):
+            raise UserError(f"prompt.dtype={dtype} is unknown: use {', '.join(get_args(DType))}")
         folder = find_file(model, "prompt.model")
         if not (folder / "config.json").is_file():
             raise UserError(f"prompt.model={folder} is no model's folder (no config.json): give one in transformers' layout")

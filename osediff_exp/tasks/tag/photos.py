@@ -27,7 +27,7 @@ def tag_photos(config: DictConfig, path: Path, run_dir: Path) -> Figures:
     words, failures = words_of_files(work, {picture.name: picture.path for picture in pictures}, work.extractor)
     target = Path(config.output).expanduser() if config.output else run_dir / SIDECAR
     text = as_sidecar(words)
-    write_whole(target, lambda file: file.write_text(text, encoding="utf-8"))
+    write_whole(target, lambda file: file.write_bytes(text.encode()))
     figures = work.figures() | {"output": str(target), "num_failed": len(failures)}
     for name in list(words)[:3]:
         work.console.print(f"{name}: {', '.join(words[name]) or '(no tag)'}", highlight=False, soft_wrap=True)

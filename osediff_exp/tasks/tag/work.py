@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
+from osediff_exp.checkpoints.files import write_file
 from osediff_exp.errors import UserError
 from osediff_exp.models.prompts import TaggedPrompt
 from osediff_exp.models.taggers.cached import CachedTagger
@@ -95,11 +96,11 @@ def as_sidecar(words: Mapping[str, Sequence[str]]) -> str:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file that is there whole or not at all; UserError where it cannot be written."""
-    temporary = path.with_name(f".{secrets.token_hex(6)}.{path.name}")
+
+    def writing(file: Path) -> None:
+        write(file)
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.replace(path)
+        write_file(path, writing)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"output={path} cannot be written ({error.strerror}): give another place") from error

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from osediff_exp.errors import UserError, nearest
+from osediff_exp.models.backbone import DType
 from osediff_exp.models.places import find_file
 from osediff_exp.models.prompt_cache.fingerprints import weights_key
 from osediff_exp.models.taggers.ram.layout import build_ram, read_tensors
 from osediff_exp.models.taggers.ram.network import RAM
 from osediff_exp.models.taggers.ram.shape import IMAGE_SIZE
-
-DType = Literal["float32", "bfloat16", "float16"]
 
 
 class RAMFiles:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from osediff_exp.errors import UserError, nearest
+from osediff_exp.models.backbone import DType
 from osediff_exp.models.prompt_cache.fingerprints import digest
 from osediff_exp.models.prompts import PromptExtractor, TaggedPrompt
 from osediff_exp.models.taggers.base import Tagger
 from osediff_exp.models.taggers.cached import CachedTagger
-from osediff_exp.models.taggers.ram.files import DType, RAMFiles
+from osediff_exp.models.taggers.ram.files import RAMFiles
 from osediff_exp.models.taggers.ram.shape import IMAGE_SIZE
 from osediff_exp.models.taggers.ram.tag_list import TagList, check_length, read_tag_list
 from osediff_exp.models.taggers.ram.tagger import RAMTagger

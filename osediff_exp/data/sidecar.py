@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
+from osediff_exp.data.images import IMAGE_SUFFIXES
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.models.places import find_file
 from osediff_exp.models.prompts import PromptExtractor, split_prompt
 
 _NAME, _TAGS = ("name", "file", "image"), ("tags", "prompt", "caption", "text")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class SidecarPrompt(PromptExtractor):
@@ -66,7 +66,7 @@ def read_sidecar(path: Path) -> dict[str, str]:
     try:
         for number, row in rows(path):
             name, text = _field(row, _NAME, path, number), _field(row, _TAGS, path, number)
-            stem = Path(name).stem if Path(name).suffix.lower() in _SUFFIXES else Path(name).name
+            stem = Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else Path(name).name
             if texts.setdefault(stem, text) != text:
                 raise UserError(f"{path}, line {number}: '{stem}' stands there twice with different texts: keep one, pictures go by name")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
