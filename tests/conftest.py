@@ -9,9 +9,18 @@ import pytest
 import osediff_exp  # noqa: F401
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from osediff_exp.models.backbone import Backbone
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tags and text features of tests stay among tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OSEDIFF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from osediff_exp.cli.preflight import make_plan
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.lora import lora_scale
 from osediff_exp.module import RestorationModule
+from osediff_exp.tasks.prompting import build_prompts
 from osediff_exp.tasks.train import build_module
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -41,9 +42,9 @@ def arms(composer: Composer, fixed: list[str]) -> list[list[str]]:
     return [list(arm) for arm in itertools.product(*axes)]
 
 
-def configs(experiment: str, scale: str) -> list[DictConfig]:
+def configs(experiment: str, scale: str, *more: str) -> list[DictConfig]:
     """Return each arm's configuration, as its task gets it."""
-    fixed = [f"+experiment={experiment}", *SCALES[scale]]
+    fixed = [f"+experiment={experiment}", *SCALES[scale], *more]
     with open_composer(CONF, []) as composer:
         whole = [composer.whole([*fixed, *arm]) for arm in arms(composer, fixed)]
     return [OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]) for config in whole]
@@ -118,11 +119,17 @@ def test_table_3_varies_the_regularizer_alone(scale: str, factors: tuple[float, 
 
 
 def test_table_4_varies_the_prompt() -> None:
-    none, fixed, tagged = (config.prompt for config in configs("prompt_ablation", "sd21"))
-    assert none.extractor.prompt == ""
-    assert fixed.extractor.prompt == tagged.extractor.prompt == fixed.positive
-    assert tagged.extractor["_target_"].endswith("ImageNetPrompt")
-    assert none.negative == fixed.negative == tagged.negative
+    none, fixed, own, other = configs("prompt_ablation", "sd21")
+    assert [config.prompt.words for config in (none, fixed, own, other)] == ["none", "fixed", "own", "other"]
+    assert [build_prompts(config)(torch.zeros(1, 3, 8, 8), ["a"]) for config in (none, fixed)] == [[""], [fixed.prompt.positive]]
+    for config in (own, other):
+        assert config.prompt.extractor["_target_"].endswith("ImageNetPrompt")
+        assert (config.prompt.train_image, config.prompt.test_image) == ("hq", "lq")
+
+
+def test_table_4_is_the_papers_with_the_papers_tagger() -> None:
+    for config in configs("prompt_ablation", "sd21", "prompt=ram"):
+        assert config.prompt.extractor["_target_"].endswith("RAMPrompt")
 
 
 def test_tables_5_and_6_vary_the_ranks() -> None:

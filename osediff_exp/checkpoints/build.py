@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone, load_backbone
 from osediff_exp.models.generator import Generator
-from osediff_exp.models.prompts import PromptExtractor
+from osediff_exp.models.prompts import PromptExtractor, with_words
 
 Part = TypeVar("Part", Generator, PromptExtractor)
 _PACKAGE = __name__.partition(".")[0]
@@ -40,13 +40,19 @@ def build_generator(config: Mapping[str, Any], backbone: Backbone) -> Generator:
 
 
 def build_prompts(config: Mapping[str, Any]) -> PromptExtractor:
-    """Build ``config['prompt']['extractor']``.
+    """Build ``config['prompt']['extractor']``, or the constant prompt that ``config['prompt']['words']`` asks for.
 
     Raises:
         UserError: if it names no prompt extractor of this package, or arguments that the extractor does not take.
     """
     target, arguments = _described(config, "prompt", "extractor")
-    return _call(_own_class(target, PromptExtractor, "prompt.extractor"), arguments, "prompt.extractor")
+    chosen: Callable[..., Any] = _own_class(target, PromptExtractor, "prompt.extractor")  # type: ignore[type-abstract]
+    prompt = config["prompt"]
+    return with_words(
+        str(prompt.get("words", "own")),  # checkpoints before this key exist
+        positive=str(prompt.get("positive", "")),
+        build=lambda: _call(chosen, arguments, "prompt.extractor"),
+    )
 
 
 def _described(config: Mapping[str, Any], *keys: str) -> tuple[str, dict[str, Any]]:

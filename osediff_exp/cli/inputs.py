@@ -11,23 +11,29 @@ from omegaconf import OmegaConf
 
 from osediff_exp.checkpoints.named import checkpoint_path
 from osediff_exp.errors import UserError, nearest
+from osediff_exp.models.places import find_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _READS_PHOTOS = ("train", "pretrain")
+_MAKES_PROMPTS = ("train", "pretrain", "tag", "benchmark")
 _seen: set[str] = set()
 
 
 def check_inputs(config: DictConfig) -> None:
     """Raise UserError where a photo folder is missing or empty, or a file that the task names in ``task.reads`` does not exist."""
-    if config.task.name in _READS_PHOTOS:
+    if config.task.name in _READS_PHOTOS or (config.task.name == "tag" and config.input is None):
         _check_photos(config)
     for key in config.task.get("reads") or []:
         value = OmegaConf.select(config, key)
         for path in value if OmegaConf.is_list(value) else [value]:
             if path is not None:
                 check_path(checkpoint_path(str(path)) if key == "checkpoint" else Path(str(path)), key)
+    if config.task.name in _MAKES_PROMPTS and config.prompt.get("words") in ("own", "other"):
+        for key in config.prompt.get("reads") or []:
+            if (value := OmegaConf.select(config, key)) is not None:
+                find_file(str(value), key)
     resume = config.get("resume")
     if resume not in (None, "auto"):
         check_path(Path(str(resume)), "resume")
@@ -39,7 +45,8 @@ def _check_photos(config: DictConfig) -> None:
     module = OmegaConf.select(config, "data.datamodule")
     if module is None:
         raise UserError("the chosen data is a test set, which task=evaluate reads: use data=sample, data=folder or data=lsdir_ffhq here")
-    _tell_if_nothing_is_validated(module)
+    if config.task.name in _READS_PHOTOS:
+        _tell_if_nothing_is_validated(module)
     for node in [*(module.get("train") or []), *(module.get("val") or [])]:
         text = OmegaConf.to_yaml(node, resolve=True)
         if text not in _seen:  # a large folder is listed once, not once per arm

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from osediff_exp.data.arguments import check_arguments, mixing_weights
 from osediff_exp.data.cache import ImageLoader
 from osediff_exp.data.checks import ImageCheck
+from osediff_exp.data.others import WithOther
 from osediff_exp.data.paired_folder import PairedFolder
 from osediff_exp.data.pairs import Sample, TrainingPairs, ValidationPairs
 from osediff_exp.data.sampler import GlobalBatchSampler, shard
@@ -54,6 +55,7 @@ class RestorationDataModule(pl.LightningDataModule):
         cache_images: decoded photos kept in memory per process: False, True (all) or a limit in MiB.
         reduce_to: see :func:`osediff_exp.data.images.load_rgb`; applies to training and synthetic validation alike.
         report_dir: folder for ``bad_images.txt``, normally the run folder.
+        with_other: every sample brings another one (``other``), for prompts that are true of another picture.
 
     Raises:
         UserError: a size, root or image is unusable (roots and images when :meth:`setup` runs).
@@ -81,6 +83,7 @@ class RestorationDataModule(pl.LightningDataModule):
         cache_images: bool | int = False,
         reduce_to: int | None = None,
         report_dir: str | Path | None = None,
+        with_other: bool = False,
     ) -> None:
         super().__init__()
         check_arguments(crop_size, val_size, reduce_to, degradation.scale, batch_size, accumulate, verify, bad_images)
@@ -95,6 +98,7 @@ class RestorationDataModule(pl.LightningDataModule):
         self.verify, self.bad_images = verify, bad_images
         self.cache_images = cache_images
         self.report_dir = Path(report_dir) if report_dir else None
+        self.with_other = with_other
         self.train_pairs: TrainingPairs | None = None
         self.val_pairs: ValidationPairs | PairedFolder | None = None
         self._sampler: GlobalBatchSampler | None = None
@@ -187,20 +191,28 @@ class RestorationDataModule(pl.LightningDataModule):
     def _new_loader(self) -> ImageLoader:
         return ImageLoader(cache_images=self.cache_images, reduce_to=self.reduce_to)
 
+    def names(self) -> list[str]:
+        """Return the names of all training and validation pictures that :meth:`setup` has found."""
+        train = [path.stem for paths in (self.train_pairs.lists if self.train_pairs is not None else ()) for path in paths]
+        if isinstance(self.val_pairs, PairedFolder):
+            return [*train, *(hr.stem for _, hr in self.val_pairs.pairs)]
+        return [*train, *(picture.name for picture in (self.val_pairs.pictures if self.val_pairs is not None else ()))]
+
     # ---- loaders
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Return this rank's endless loader: batches {lq, hq (B, 3, S, S) in [0, 1], index (B,), name: list of B}."""
+        """Return this rank's endless loader: batches {lq, hq (B, 3, S, S) in [0, 1], index (B,), name, path: lists of B}."""
         assert self.train_pairs is not None, "setup('fit') has not run"
         self._sampler = GlobalBatchSampler(batch_size=self.batch_size, rank=self._rank, world_size=self._world_size, first=self._samples)
-        return self._loader(self.train_pairs, batch_sampler=self._sampler)
+        return self._loader(WithOther(self.train_pairs) if self.with_other else self.train_pairs, batch_sampler=self._sampler)
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
         """Return this rank's share of the validation pairs, without padding; an empty list where there are none at all."""
         assert self.val_pairs is not None, "setup() has not run"
         if not len(self.val_pairs):
             return []
-        mine = Subset(self.val_pairs, shard(len(self.val_pairs), rank=self._rank, world_size=self._world_size))
+        pairs = WithOther(self.val_pairs, length=len(self.val_pairs)) if self.with_other else self.val_pairs
+        mine = Subset(pairs, shard(len(self.val_pairs), rank=self._rank, world_size=self._world_size))
         return self._loader(mine, batch_size=self.val_batch_size, shuffle=False)
 
     def _loader(self, dataset: Dataset[Sample], **batching: Any) -> DataLoader[Sample]:

@@ -78,7 +78,7 @@ class PairedFolder(Dataset[Sample]):
         lr, hr = _cut_pair(lr, hr, f)
         lq = enlarge_bicubic(lr, *_size(hr)) if f > 1 else lr
         images = {"lq": to_tensor(to_float(lq)), "hq": to_tensor(to_float(hr)), "lr": to_tensor(to_float(lr))}
-        return {**images, "index": k, "name": hr_path.stem}
+        return {**images, "index": k, "name": hr_path.stem, "path": str(hr_path)}
 
 
 def by_stem(root: str | None, key: str) -> dict[str, Path]:

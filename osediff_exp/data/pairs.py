@@ -1,4 +1,4 @@
-"""Training pairs and validation pairs: photo in, batch entries {lq, hq, index, name} out.
+"""Training pairs and validation pairs: photo in, batch entries {lq, hq, index, name, path} out.
 
 Every entry is a pure function of a seed and a sample number (training) or a picture's name (validation).
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from osediff_exp.degradations.base import Degradation
 
 Sample = dict[str, Any]
-"""``lq``, ``hq``: float32 (3, S, S) in [0, 1]; ``index``: int; ``name``: str; in validation also ``lr``: float32 (3, s, s)."""
+"""``lq``, ``hq``: float32 (3, S, S) in [0, 1]; ``index``: int; ``name``, ``path``: str; in validation also ``lr``: float32 (3, s, s)."""
 
 
 def to_tensor(image: FloatImage) -> Tensor:
@@ -75,9 +75,13 @@ class TrainingPairs(Dataset[Sample]):
         if i < 0:
             raise IndexError(f"samples are numbered from 0, got {i}")
         path = self.path_of(i)
-        hq = to_float(self._view(self.load(path), i))
+        hq = self.hq(i)
         pair = self.degradation(hq, numpy_generator(self.seed, "degradation", i))
-        return {"lq": to_tensor(pair.lq), "hq": to_tensor(hq), "index": i, "name": path.stem}
+        return {"lq": to_tensor(pair.lq), "hq": to_tensor(hq), "index": i, "name": path.stem, "path": str(path)}
+
+    def hq(self, i: int) -> FloatImage:
+        """Return the ground truth of sample i, (S, S, 3) in [0, 1], without the work of degrading it."""
+        return to_float(self._view(self.load(self.path_of(i)), i))
 
     def _view(self, image: np.ndarray, i: int) -> np.ndarray:
         rng, size = numpy_generator(self.seed, "crop", i), self.crop_size
@@ -119,7 +123,7 @@ class ValidationPairs(Dataset[Sample]):
         lr = to_bytes(self.degradation(hq, numpy_generator(self.seed, "val", picture.name)).lr)
         lq = enlarge_bicubic(lr, self.size, self.size)
         images = {"lq": to_tensor(to_float(lq)), "hq": to_tensor(hq), "lr": to_tensor(to_float(lr))}
-        return {**images, "index": k, "name": picture.name}
+        return {**images, "index": k, "name": picture.name, "path": str(picture.path)}
 
     def _view(self, picture: Picture) -> np.ndarray:
         return crop_round(self.load(picture.path), self.size, picture.centre)

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from osediff_exp.diffusion import PredictionType
 from osediff_exp.errors import UserError
 from osediff_exp.models.noise_schedule import NoiseSchedule
+from osediff_exp.models.prompt_cache.fingerprints import encoder_key
 from osediff_exp.models.sources import Part, PartLoader, resolve_source
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -70,13 +71,18 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """Return text features (B, L, D) of B prompts; each distinct prompt is encoded once."""
+        """Return text features (B, L, D) of B prompts; each distinct one once, in the precision of the weights."""
         distinct = list(dict.fromkeys(prompts))
         tokens = self.tokenizer(
             distinct, padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
         )
-        features = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+        with torch.autocast(self.text_encoder.device.type, enabled=False):
+            features = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
         return features[[distinct.index(prompt) for prompt in prompts]]
+
+    def text_encoder_key(self) -> str:
+        """Return the name under which this text encoder's features may be kept: every bit of what makes them."""
+        return encoder_key(self.text_encoder, self.tokenizer)
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that identify the frozen weights (names, shapes and signs), whatever their dtype on load."""

@@ -52,3 +52,32 @@ class Speed:
         done, elapsed = steps - self._steps, time.perf_counter() - self._since
         self.restart(steps)
         return done / elapsed
+
+
+class Stopwatch:
+    """Seconds spent on a number of pictures.
+
+    Attributes:
+        pictures, seconds: so far.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was measured."""
+        self.pictures, self.seconds = 0, 0.0
+
+    def start(self) -> None:
+        """Begin with some pictures."""
+        self._since = time.perf_counter()
+
+    def stop(self, pictures: int) -> None:
+        """They are finished (what a GPU was asked for must have been waited for)."""
+        self.seconds += time.perf_counter() - self._since
+        self.pictures += pictures
+
+    @property
+    def per_picture(self) -> float | None:
+        """Seconds per picture; None before the first one."""
+        return self.seconds / self.pictures if self.pictures else None

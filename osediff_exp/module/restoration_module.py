@@ -18,10 +18,12 @@ from osediff_exp.metrics.base import ImageMetric
 from osediff_exp.metrics.set_metric import SetMetric
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator import Generator, GeneratorOutput, Noise
+from osediff_exp.models.prompt_cache.feature_store import FeatureStore
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
-from osediff_exp.module.figures import Speed, StepFigures
+from osediff_exp.module.figures import Speed, StepFigures, Stopwatch
 from osediff_exp.module.objective import Logs, critics_objective, generator_objective
+from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.module.scores import ValidationScores, check_validation_share
 from osediff_exp.module.stepping import Trained, step_together
 from osediff_exp.randomness import sample_noise
@@ -41,7 +43,8 @@ class RestorationModule(pl.LightningModule):
         generator: what is trained.
         terms: loss terms by name; a name is its key in the logs.
         optimizer: makes the generator's optimizer.
-        prompts: c_y = Y(x); sees the ground truth in training and the low-quality image in validation.
+        prompts: c_y = Y(x); sees the ground truth in training and the low-quality image in validation, unless
+        train_image, test_image: say otherwise (see :class:`osediff_exp.module.prompting.BatchPrompts`).
         negative_prompt: the far end of VSD's guidance.
         metrics: validation metrics by name.
         seed: of every random number in a step.
@@ -50,6 +53,7 @@ class RestorationModule(pl.LightningModule):
         accumulate, clip_norm: micro-batches per update; largest gradient norm of the generator and of each critic (0: no clipping).
         log_every: steps between rows of the log.
         record: plain data of the run that every checkpoint carries: ``config`` and ``versions``.
+        open_features: returns where text features of earlier runs are kept, called at the first prompt; None: nowhere.
     """
 
     def __init__(
@@ -69,6 +73,9 @@ class RestorationModule(pl.LightningModule):
         clip_norm: float = 1.0,
         log_every: int = 10,
         record: Mapping[str, Any] | None = None,
+        train_image: str = "hq",
+        test_image: str = "lq",
+        open_features: Callable[[], FeatureStore] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -82,7 +89,7 @@ class RestorationModule(pl.LightningModule):
         self.terms = nn.ModuleDict(terms)
         self.scores = ValidationScores(metrics)
         self.optimizer_factory = optimizer
-        self.prompts, self.negative_prompt = prompts, negative_prompt
+        self.prompts, self.negative_prompt = BatchPrompts(prompts, train_image=train_image, test_image=test_image), negative_prompt
         self.seed, self.max_steps, self.accumulate, self.clip_norm, self.log_every = seed, max_steps, accumulate, clip_norm, log_every
         self.critic_updates = critic_updates
         self.record = dict(record or {})
@@ -96,7 +103,8 @@ class RestorationModule(pl.LightningModule):
         self._micro_batch = 0
         self._figures = StepFigures()
         self._speed = Speed()
-        self._prompt_features = PromptFeatures(backbone.encode_prompts)
+        self._prompt_features = PromptFeatures(backbone.encode_prompts, open_features)
+        self._restoring = Stopwatch()
 
     # ---- parts
 
@@ -113,6 +121,11 @@ class RestorationModule(pl.LightningModule):
     def per_image(self) -> list[dict[str, Any]]:
         """The last validation's scores, a row per picture."""
         return self.scores.rows
+
+    def prompt_figures(self) -> dict[str, float | int | None]:
+        """Return what prompts took in this process, and the seconds that the last validation took per picture, prompts included."""
+        features = {"text_cache_hits": self._prompt_features.hits, "text_cache_misses": self._prompt_features.misses}
+        return {**self.prompts.extractor.figures(), **features, "restore_seconds_per_image": self._restoring.per_picture}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return who trains what: ``generator``, then each critic by its term's name."""
@@ -174,7 +187,7 @@ class RestorationModule(pl.LightningModule):
         def noise(purpose: str, shape: tuple[int, ...]) -> Tensor:
             return sample_noise(self.seed, f"generator/{purpose}", step, indices, shape).to(self.device)
 
-        prompts = self.prompts(batch["hq"], batch["name"])
+        prompts = self.prompts.training(batch)
         restored = self.restore(batch["lq"], prompts, noise)
         return LossInputs(
             output=restored.image,
@@ -233,10 +246,15 @@ class RestorationModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.scores.start()
+        self._restoring.restart()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        restored = self.restore(batch["lq"], self.prompts(batch["lq"], batch["name"]))
+        self._restoring.start()
+        restored = self.restore(batch["lq"], self.prompts.testing(batch))
         output = ((restored.image + 1) / 2).mul(255).round().div(255)
+        if output.is_cuda:
+            torch.cuda.synchronize()
+        self._restoring.stop(len(output))
         self.scores.add(batch["name"], output, batch["lq"], batch["hq"])
         return {"output": output}
 

@@ -26,6 +26,8 @@ _ENVIRONMENT = {
 # The costs people ask for, in this order, with their headings; other numbers stand under "other figures".
 _COSTS = {
     "train_seconds": "Training",
+    "restore_seconds_per_image": "Seconds per image",
+    "prompt_seconds_per_image": "... of these for the tags (first time)",
     "seconds": "Whole run",
     "peak_memory_gib": "Peak memory (GiB)",
     "params_trainable": "Trainable parameters",

@@ -38,9 +38,9 @@ class FileProgress:
         """Show which file is being worked on."""
         self._bar.update(self._task, name=name)
 
-    def advance(self) -> None:
-        """Count a file."""
-        self._done += 1
+    def advance(self, files: int = 1) -> None:
+        """Count a file, or several."""
+        self._done += files
         self._bar.update(self._task, completed=self._done)
         if not self.console.is_terminal and time.monotonic() - self._last_line >= self.seconds_between_lines:
             self._last_line = time.monotonic()

@@ -1,8 +1,9 @@
-"""task=benchmark: how fast are degradation, data loading, metrics and a training step on this machine?"""
+"""task=benchmark: how fast are degradation, data loading, metrics, tagging and a training step on this machine?"""
 
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,12 @@ from osediff_exp.errors import UserError
 from osediff_exp.metrics.niqe import NIQE
 from osediff_exp.metrics.psnr_y import PSNRY
 from osediff_exp.metrics.ssim_y import SSIMY
+from osediff_exp.models.prompts import TaggedPrompt
+from osediff_exp.models.taggers.benchmark import benchmark_tagger
+from osediff_exp.models.taggers.cached import CachedTagger
+from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.tasks.prompting import build_prompts
 from osediff_exp.tasks.resuming import Start
 from osediff_exp.tasks.train import Figures, build_data, build_module, build_trainer, micro_batches_per_step
 
@@ -40,7 +46,11 @@ UNTIMED_STEPS = 3  # the first steps allocate memory and choose kernels
 
 
 def run(config: DictConfig, run_dir: Path) -> Figures:
-    """Measure, print and return the flat figures; ``train_step_seconds`` is None where it was not measured."""
+    """Measure, print and return the flat figures; ``train_step_seconds`` is None where it was not measured.
+
+    Where a tagger makes the prompts, ``train_step_seconds`` is that of a training whose pictures are tagged already, and
+    ``train_step_cold_seconds`` that of one that tags them in passing.
+    """
     quiet_libraries()
     prepare_process(seed=config.seed)
     settings = config.benchmark
@@ -51,14 +61,14 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
         figures["metrics_seconds_per_image"] = metric_seconds(photo, num_images=settings.num_images)
     figures["degradation_target_ms"] = DEGRADATION_TARGET_MS
     figures["data_samples_per_second"] = data_rate(config, run_dir, num_batches=settings.num_batches)
-    figures["train_step_seconds"] = _step_seconds(config, run_dir) if settings.training_step else None
+    figures |= _prompts(config, photo, run_dir)
     figures |= {"peak_memory_gib": peak_memory_gib(), "threads": torch.get_num_threads(), "machine": machine()}
     _print(figures)
     return figures
 
 
 def _check(settings: DictConfig) -> None:
-    for key in ("num_pairs", "num_batches", "num_images", "num_steps"):
+    for key in ("num_pairs", "num_batches", "num_images", "num_steps", "num_tagged"):
         if settings[key] < 1:
             raise UserError(f"benchmark.{key}={settings[key]} measures nothing: give at least 1")
 
@@ -137,6 +147,22 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _prompts(config: DictConfig, photo: Image, run_dir: Path) -> Figures:
+    """Return the speed of the tagger, where there is one, and the seconds of a training step with its tags unknown and known."""
+    extractor = build_prompts(config)
+    if not isinstance(extractor, TaggedPrompt) or not isinstance(extractor.tagger, CachedTagger):
+        return {"train_step_seconds": _step_seconds(config, run_dir) if config.benchmark.training_step else None}
+    picture = to_tensor(photo).to(choose_device("auto"))
+    figures: Figures = {"tagged_images_per_second": benchmark_tagger(extractor.tagger.tagger, picture, count=config.benchmark.num_tagged)}
+    if not config.benchmark.training_step:
+        return figures | {"train_step_seconds": None}
+    with tempfile.TemporaryDirectory(dir=run_dir) as cache:
+        fresh = OmegaConf.merge(config, {"prompt": {"cache": cache}})
+        assert isinstance(fresh, DictConfig)
+        cold = _step_seconds(fresh, run_dir)
+        return figures | {"train_step_cold_seconds": cold, "train_step_seconds": _step_seconds(fresh, run_dir)}
 
 
 def _step_seconds(config: DictConfig, run_dir: Path) -> float | None:

