@@ -104,7 +104,7 @@ class RestorationModule(pl.LightningModule):
         self._figures = StepFigures()
         self._speed = Speed()
         self._prompt_features = PromptFeatures(backbone.encode_prompts, open_features)
-        self._restoring = Stopwatch()
+        self.prompting, self._restoring = Stopwatch(), Stopwatch()
 
     # ---- parts
 
@@ -123,9 +123,11 @@ class RestorationModule(pl.LightningModule):
         return self.scores.rows
 
     def prompt_figures(self) -> dict[str, float | int | None]:
-        """Return what prompts took in this process, and the seconds that the last validation took per picture, prompts included."""
+        """Return what prompts took in this process (``train_prompt_seconds_per_image``: how long a training waited for them, tags and
+        text features together), and the seconds that the last validation took per picture, prompts included."""
         features = {"text_cache_hits": self._prompt_features.hits, "text_cache_misses": self._prompt_features.misses}
-        return {**self.prompts.extractor.figures(), **features, "restore_seconds_per_image": self._restoring.per_picture}
+        waited = {"train_prompt_seconds_per_image": self.prompting.per_picture, "restore_seconds_per_image": self._restoring.per_picture}
+        return {**self.prompts.extractor.figures(), **features, **waited}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return who trains what: ``generator``, then each critic by its term's name."""
@@ -187,13 +189,16 @@ class RestorationModule(pl.LightningModule):
         def noise(purpose: str, shape: tuple[int, ...]) -> Tensor:
             return sample_noise(self.seed, f"generator/{purpose}", step, indices, shape).to(self.device)
 
+        self.prompting.start()
         prompts = self.prompts.training(batch)
-        restored = self.restore(batch["lq"], prompts, noise)
+        embeds = self.embed(prompts)
+        self.prompting.stop(len(prompts))
+        restored = self.generator(2 * batch["lq"] - 1, embeds, noise)
         return LossInputs(
             output=restored.image,
             target=2 * batch["hq"] - 1,
             latent=restored.latent,
-            prompt_embeds=self.embed(prompts),
+            prompt_embeds=embeds,
             negative_embeds=self.embed([self.negative_prompt] * len(prompts)),
             seed=self.seed,
             step=step,

@@ -49,7 +49,8 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     """Measure, print and return the flat figures; ``train_step_seconds`` is None where it was not measured.
 
     Where a tagger makes the prompts, ``train_step_seconds`` is that of a training whose pictures are tagged already, and
-    ``train_step_cold_seconds`` that of one that tags them in passing.
+    ``train_step_cold_seconds`` that of one that tags them in passing; ``..._prompt_seconds`` is the part of each that the step waits for
+    its prompts.
     """
     quiet_libraries()
     prepare_process(seed=config.seed)
@@ -130,7 +131,9 @@ class StepClock(pl.Callback):
         self.durations: list[float] = []
         self._started = 0.0
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if len(self.durations) == UNTIMED_STEPS * self.accumulate:
+            pl_module.prompting.restart()
         self._started = _now()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -153,7 +156,7 @@ def _prompts(config: DictConfig, photo: Image, run_dir: Path) -> Figures:
     """Return the speed of the tagger, where there is one, and the seconds of a training step with its tags unknown and known."""
     extractor = build_prompts(config)
     if not isinstance(extractor, TaggedPrompt) or not isinstance(extractor.tagger, CachedTagger):
-        return {"train_step_seconds": _step_seconds(config, run_dir) if config.benchmark.training_step else None}
+        return _step_seconds(config, run_dir, "train_step") if config.benchmark.training_step else {"train_step_seconds": None}
     picture = to_tensor(photo).to(choose_device("auto"))
     figures: Figures = {"tagged_images_per_second": benchmark_tagger(extractor.tagger.tagger, picture, count=config.benchmark.num_tagged)}
     if not config.benchmark.training_step:
@@ -161,24 +164,27 @@ def _prompts(config: DictConfig, photo: Image, run_dir: Path) -> Figures:
     with tempfile.TemporaryDirectory(dir=run_dir) as cache:
         fresh = OmegaConf.merge(config, {"prompt": {"cache": cache}})
         assert isinstance(fresh, DictConfig)
-        cold = _step_seconds(fresh, run_dir)
-        return figures | {"train_step_cold_seconds": cold, "train_step_seconds": _step_seconds(fresh, run_dir)}
+        cold = _step_seconds(fresh, run_dir, "train_step_cold")
+        return figures | cold | _step_seconds(fresh, run_dir, "train_step")
 
 
-def _step_seconds(config: DictConfig, run_dir: Path) -> float | None:
-    """Return the median seconds of a training step, or None (and say why) where the backbone's weights cannot be had."""
+def _step_seconds(config: DictConfig, run_dir: Path, name: str) -> Figures:
+    """Return the median seconds of a training step, and the mean ones of its prompts, by ``name``; None (and say why) where the backbone's
+    weights cannot be had."""
     try:
         backbone = instantiate(config.backbone.loader)
     except InstantiationException as error:
         if not isinstance(error.__cause__, UserError):
             raise
         log.warning("the training step is not measured: %s", error.__cause__)
-        return None
+        return {f"{name}_seconds": None}
     short = _without_company(config)
     trainer, clock = build_trainer(short, run_dir, Start()), StepClock(accumulate=micro_batches_per_step(config))
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]
-    trainer.fit(build_module(short, backbone), datamodule=build_data(short, run_dir))
-    return float(np.median(clock.steps[UNTIMED_STEPS:]))
+    module = build_module(short, backbone)
+    trainer.fit(module, datamodule=build_data(short, run_dir))
+    prompts = module.prompting.seconds / config.benchmark.num_steps
+    return {f"{name}_seconds": float(np.median(clock.steps[UNTIMED_STEPS:])), f"{name}_prompt_seconds": prompts}
 
 
 def _without_company(config: DictConfig) -> DictConfig:

@@ -95,6 +95,7 @@ def test_the_real_trees_defaults_are_among_the_words() -> None:
         [],
         ["trainer=gpu"],
         ["task=pretrain"],
+        ["prompt=ram"],
         ["task=restore", "checkpoint=x"],
         ["task=report", "runs=x"],
         ["loss/terms=[gan,sds,tsd]"],

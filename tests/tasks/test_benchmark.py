@@ -87,6 +87,8 @@ def test_a_taggers_speed_and_the_step_with_unknown_and_known_tags(untrained: Pat
     figures = benchmark.run(configuration(f"backbone.loader.sources=[{untrained}]", "prompt=tagged", "benchmark.num_tagged=4"), tmp_path)
     assert figures["tagged_images_per_second"] > 0  # type: ignore[operator]
     assert min(figures["train_step_cold_seconds"], figures["train_step_seconds"]) > 0  # type: ignore[type-var, operator]
+    # A tagged picture waits for its tags; a known one for a look into a dictionary and a file.
+    assert figures["train_step_cold_prompt_seconds"] > 3 * figures["train_step_prompt_seconds"] > 0  # type: ignore[operator]
     assert not list(tmp_path.glob("tmp*"))  # the cache of the measurement is gone
 
 

@@ -158,8 +158,8 @@ def test_a_tensor_without_pictures_is_refused(tmp_path: Path) -> None:
         read_pictures(tmp_path / "y.npy")
 
 
-def test_missing_weights_are_found_missing_before_anything_starts(weights: Path, tmp_path: Path) -> None:
-    config = configuration(weights, tmp_path, "prompt.lora=DAPE_of_mine.pth")
+def test_missing_weights_are_found_missing_before_anything_starts(weights: Path, photos: Path, tmp_path: Path) -> None:
+    config = configuration(weights, tmp_path, *folder(photos), "prompt.lora=DAPE_of_mine.pth")
     with pytest.raises(UserError, match=r"prompt\.lora=DAPE_of_mine\.pth is not in"):
         check_inputs(config)
     config.prompt.words = "fixed"
