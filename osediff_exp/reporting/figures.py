@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from osediff_exp.photo_units import is_standard_error
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -44,6 +46,17 @@ _KNOWN = (
     Metric("lpips", "LPIPS", "lower", 4, "distance to the original as a neural network sees it; 0 is identical"),
     Metric("dists", "DISTS", "lower", 4, "distance to the original in structure and texture; 0 is identical"),
     Metric("niqe", "NIQE", "lower", 3, "how unnatural the picture looks by itself, without the original"),
+    Metric(
+        "niqe_set",
+        "NIQE of the set",
+        "lower",
+        3,
+        "how unnatural all pictures together look, without the originals; firmer than the mean of NIQE",
+    ),
+    Metric(
+        "kid", "KID", "lower", 4, "how far patches of the outputs lie from true patches as a neural network sees them; 0 is no difference"
+    ),
+    Metric("fd", "FD", "lower", 3, "the same as a Frechet distance"),
     Metric(
         "sharpness", "Sharpness", "unknown", 3, "fine contrast relative to the original: 1 is as sharp, below is softer, noise counts too"
     ),
@@ -89,7 +102,7 @@ def metrics_of(results: Iterable[dict[str, Any]]) -> list[Metric]:
     """Return the metrics in ``results``: the known ones first, then any figure that has a ``bicubic_`` twin."""
     keys = dict.fromkeys(key for result in results for key, value in result.items() if as_number(value) is not None)
     known = {metric.key: metric for metric in _KNOWN}
-    others = [key for key in keys if key not in known and f"bicubic_{key}" in keys]
+    others = [key for key in keys if key not in known and f"bicubic_{key}" in keys and not is_standard_error(key, keys)]
     return [metric for metric in _KNOWN if metric.key in keys] + [Metric(key, key, "unknown", 4, "") for key in others]
 
 
