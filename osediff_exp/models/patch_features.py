@@ -24,6 +24,7 @@ PATCH = 64  # px
 NUM_FEATURES = 80
 _PER_SIDE = 4  # patches at most along a side: 16 a picture, whatever its size, so that its cost and its weight are bounded
 _STAGES = 4
+_RMS = 4.61  # root mean square of the features of the 60 training photos inside the package
 _REMEMBERED = 4096  # pictures; one takes 5 KiB
 
 
@@ -45,7 +46,7 @@ def _starts(side: int) -> Iterator[int]:
 
 
 class PatchFeatures(nn.Module):
-    """Pictures (B, 3, H, W) in [0, 1] to a list of their patches' features (P, 80), float32.
+    """Pictures (B, 3, H, W) in [0, 1] to a list of their patches' features (P, 80), float32, of about unit mean square.
 
     Each picture is computed by itself, so that its features depend on nothing else, and remembered: metrics share the network, and a
     validation sees the same originals every time. Frozen; a copy is the network itself.
@@ -80,7 +81,7 @@ class PatchFeatures(nn.Module):
     def _compute(self, patches: Tensor) -> Tensor:
         device = next(self.trunk.parameters()).device
         with torch.autocast(device.type, enabled=False):  # half precision would cost digits that small differences need
-            return self.trunk(normalize_pixels(patches.to(device))).mean(dim=(2, 3)).cpu()
+            return self.trunk(normalize_pixels(patches.to(device))).mean(dim=(2, 3)).cpu() / _RMS
 
 
 @cache

@@ -1,4 +1,4 @@
-"""KID, FD and set-level NIQE: closed forms, no bias, contributions that add up, standard errors that are true, features of a picture alone."""
+"""KID, FD and set-level NIQE: closed forms, no bias, contributions that add up, true standard errors, features of a picture alone."""
 
 from __future__ import annotations
 
