@@ -130,15 +130,18 @@ class Scorer:
 
     def table(self) -> list[Row]:
         """Return the rows, each with the picture's contribution to the figures of the set, where a metric has contributions."""
-        contributions = {key: self._contributions(key) for key in self._set_metrics}
+        contributions = {key: self._set_figure(key)[1] for key in self._set_metrics}
         return [
             row | {key: found[name] for key, found in contributions.items() if (name := str(row["name"])) in found} for row in self.rows
         ]
 
-    def _contributions(self, key: str) -> dict[str, float]:
-        metric = self._set_metrics[key]
-        metric.compute()  # remembered by torchmetrics until a picture is added
-        return {} if metric.contributions is None else dict(zip(self._members[key], metric.contributions.tolist(), strict=True))
+    def _set_figure(self, key: str) -> tuple[float, dict[str, float]]:
+        """Return a set metric's value and the contributions to it by picture; torchmetrics remembers both until a picture is added."""
+        metric, names = self._set_metrics[key], self._members[key]
+        if not names:
+            return math.nan, {}
+        value = metric.compute().item()
+        return value, {} if metric.contributions is None else dict(zip(names, metric.contributions.tolist(), strict=True))
 
     def averages(self) -> dict[str, float | None]:
         """Return each metric's mean over the pictures that have a finite figure (NaN: none has), a set metric's value, None if missing.
@@ -146,9 +149,12 @@ class Scorer:
         Beside a set metric ``KEY`` that has contributions stands its standard error, ``KEY_se``.
         """
         figures: dict[str, float | None] = {}
-        for key, metric in self.metrics.items():
-            figures[key] = self._mean(key) if isinstance(metric, ImageMetric) else metric.compute().item()
-            if key in self._set_metrics and (contributions := self._contributions(key)):
+        for key in self.metrics:
+            if key not in self._set_metrics:
+                figures[key] = self._mean(key)
+                continue
+            figures[key], contributions = self._set_figure(key)
+            if contributions:
                 figures[key + STANDARD_ERROR] = standard_error(contributions)
         return figures | dict.fromkeys(self.missing)
 

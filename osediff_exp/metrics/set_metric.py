@@ -68,7 +68,7 @@ class SetMetric(Metric, ABC):
 
     def compute(self) -> Tensor:
         """Return the score of the sets so far over all ranks, a scalar; NaN where they are too small for one."""
-        if not self.counts:
+        if len(self.counts) == 0:  # a tensor after the reduction over ranks
             return torch.tensor(float("nan"))
         rows, counts = dim_zero_cat(self.rows).cpu().double(), dim_zero_cat(self.counts)
         found = self.score(torch.split(rows, counts.tolist()))

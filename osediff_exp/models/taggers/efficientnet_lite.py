@@ -85,4 +85,4 @@ class EfficientNetLite0(nn.Module):
     def trunk(self, num_stages: int) -> nn.Sequential:
         """Return the first ``num_stages`` of the seven stages, with this network's layers; pictures of any size."""
         num_blocks = sum(stage[0] for stage in _STAGES[:num_stages])
-        return nn.Sequential(self._conv_stem, self._bn0, nn.ReLU6(), *self._blocks[:num_blocks])
+        return nn.Sequential(self._conv_stem, self._bn0, nn.ReLU6(), *list(self._blocks)[:num_blocks])
