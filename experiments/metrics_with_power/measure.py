@@ -1,7 +1,7 @@
 """Do kid, fd and niqe_set rank what is known? ``python experiments/metrics_with_power/measure.py REALSR [NUM]`` prints three tables.
 
 REALSR has the field's test_LR, test_HR and results_osediff. Every figure stands with its standard error over pictures (each is of another
-photo); "step" is the paired difference from the line above in the group, in standard errors: the larger, the surer.
+photo); "step" is the paired difference from the line above in its group (the first one's from HQ) in standard errors: the larger, the surer.
 """
 
 from __future__ import annotations
@@ -87,10 +87,11 @@ def error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
-def ranking(found: dict[str, dict[str, list[Tensor]]], names: list[str], metrics: dict[str, SetMetric]) -> dict[str, dict[str, np.ndarray]]:
-    """Print a line per set of pictures; return the contributions."""
+def ranking(
+    found: dict[str, dict[str, list[Tensor]]], names: list[str], metrics: dict[str, SetMetric], above: dict[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Print a line per set of pictures, with its step from ``above`` or the line before; return the contributions."""
     contributions: dict[str, dict[str, np.ndarray]] = {}
-    above: dict[str, np.ndarray] = {}
     for name in names:
         cells = []
         for key, metric in metrics.items():
@@ -98,9 +99,9 @@ def ranking(found: dict[str, dict[str, list[Tensor]]], names: list[str], metrics
             assert score.contributions is not None
             values = score.contributions.numpy()
             contributions.setdefault(name, {})[key] = values
-            step = values - above[key] if key in above else values if key != "niqe_set" else None
-            cells += [f"{values.mean():.4f} +- {error(values):.4f}", "" if step is None else f"{step.mean() / error(step):.1f}"]
-            above[key] = values
+            step = values - above[key] if above else np.zeros(len(values))
+            cells += [f"{values.mean():.4f} +- {error(values):.4f}", f"{step.mean() / error(step):.1f}" if step.any() else ""]
+        above = contributions[name]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     return contributions
 
@@ -132,12 +133,13 @@ def main(root: Path, num: int) -> None:
     metrics = {key: build() for key, build in SET_METRICS.items()}
     seconds = dict.fromkeys(metrics, 0.0)
     print(f"| {num} pictures | kid | step | fd | step | niqe_set | step |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    ranking({"HQ, left and right halves": halves(originals, metrics)}, ["HQ, left and right halves"], metrics)
-    found, contributions = {}, {}
+    ranking({"HQ, left and right halves": halves(originals, metrics)}, ["HQ, left and right halves"], metrics, {})
+    found = {"HQ": described(lambda hq, name: hq, originals, metrics, dict.fromkeys(metrics, 0.0))}
+    contributions = ranking(found, ["HQ"], metrics, {})
     for group in groups(root).values():
         for name, change in group.items():
             found[name] = described(change, originals, metrics, seconds)
-        contributions |= ranking(found, list(group), metrics)
+        contributions |= ranking(found, list(group), metrics, contributions["HQ"])
 
     print("\nThe difference authors - bicubic: its standard error by the contributions, by the bootstrap, and the bootstrap's own bias\n")
     print("| metric | difference | contributions | bootstrap | bias |\n| --- | ---: | ---: | ---: | ---: |")
