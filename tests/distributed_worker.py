@@ -18,6 +18,7 @@ from osediff_exp.callbacks.validation_records import ValidationRecords
 from osediff_exp.losses.base import CriticTerm, LossTerm
 from osediff_exp.losses.mse import MSELoss
 from osediff_exp.metrics.fid import FID
+from osediff_exp.metrics.kid import KID
 from osediff_exp.metrics.psnr_y import PSNRY
 from osediff_exp.models.backbone import Backbone, load_backbone
 
@@ -50,7 +51,7 @@ def train(
     """
     backbone = load_backbone(sources=[str(backbone_folder)])
     terms = {"mse": MSELoss(weight=1.0), **every_critic(backbone)} if all_critics else None
-    metrics = {"psnr": PSNRY(), "fid": FID(features=mean_colours)}
+    metrics = {"psnr": PSNRY(), "fid": FID(features=mean_colours), "kid": KID(features=lambda images: list(mean_colours(images)[:, None]))}
     module = make_module(backbone, terms=terms, metrics=metrics, max_steps=3, accumulate=accumulate, critic_updates=critic_updates)
     trainer = make_trainer(
         folder,

@@ -34,7 +34,7 @@ def checkpoint_path(text: str | Path) -> Path:
         raise UserError(f"checkpoint {text}: the package has {' and '.join(EMBEDDED)} only.{nearest(str(text), EMBEDDED)}")
     folder = _FOLDER / EMBEDDED[str(text)]
     if not folder.is_dir():
-        raise UserError(f"checkpoint {text}: this installation lacks {folder}: install the package again, or give a path")
+        raise UserError(f"checkpoint {text}: this version of the package comes without {folder.name}: give a path")
     return folder
 
 

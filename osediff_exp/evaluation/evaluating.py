@@ -37,7 +37,7 @@ class ArmResult:
 
     Attributes:
         label: of the restorer.
-        rows: per picture ``name`` and one figure per metric.
+        rows: per picture ``name`` and one figure per metric; of a set metric the picture's contribution.
         averages: by metric, finite ones only; none where the restorer failed.
         notes: sentences on pictures for which a metric has no figure.
         problems: pictures that it did not restore.
@@ -79,7 +79,7 @@ def evaluate_arm(
     result = ArmResult(arm.label)
     _evaluate_pairs(arm, pairs, result, scorer, pictures_dir / arm.label, log_dir, on_picture)
     free_memory()  # nothing refers to the restorer any more, and the next one loads its own networks
-    result.rows, result.notes = list(scorer.rows), scorer.notes()
+    result.rows, result.notes = scorer.table(), scorer.notes()
     if result.rows and not result.error:
         result.averages = {key: value for key, value in scorer.averages().items() if value is not None and math.isfinite(value)}
     return result

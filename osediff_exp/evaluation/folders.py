@@ -17,11 +17,9 @@ from osediff_exp.evaluation.pairing import Pair, Problem, read_pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from torch import Tensor
+    from osediff_exp.evaluation.scoring import Measured, Scorer
 
-    from osediff_exp.evaluation.scoring import Scorer
-
-    Outcome = tuple[Tensor, Tensor, dict[str, float]] | list[Problem]  # output, original and figures, or what is wrong
+    Outcome = Measured | list[Problem]  # what the metrics say, or what is wrong
 
 _MOST_THREADS = 16  # reading files and NumPy's own bookkeeping leave no more to gain
 
@@ -37,7 +35,7 @@ def score_pairs(scorer: Scorer, pairs: Iterable[Pair], *, done: Callable[[], Non
             if isinstance(outcome, list):
                 problems += outcome
             else:
-                scorer.add(pair.name, *outcome)
+                scorer.keep(pair.name, outcome)
             done()
     return problems
 
@@ -47,7 +45,7 @@ def _measure(scorer: Scorer, pair: Pair) -> Outcome:
     if isinstance(images, list):
         return images
     pred, target = (to_tensor(to_float(image)) for image in images)
-    return pred, target, scorer.measure(pred, target)
+    return scorer.measure(pred, target)
 
 
 def _in_order(measure: Callable[[Pair], Outcome], pairs: Iterable[Pair], num_threads: int) -> Iterator[tuple[Pair, Outcome]]:

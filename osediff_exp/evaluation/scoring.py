@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from osediff_exp.errors import UserError
 from osediff_exp.metrics.base import ImageMetric
+from osediff_exp.metrics.set_metric import SetMetric
+from osediff_exp.photo_units import STANDARD_ERROR, standard_error
 from osediff_exp.reporting.files import write_atomically
 
 if TYPE_CHECKING:
@@ -48,12 +51,20 @@ def _users_mistake(error: BaseException | None) -> UserError | None:
     return error
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What the metrics say of one picture: figures, and what the metrics of the set need of it (absent where it is too small for one)."""
+
+    figures: dict[str, float]
+    described: dict[str, list[Tensor]]
+
+
 class Scorer:
     """Scores pictures against their originals: a row per picture, and averages over them.
 
     Args:
-        metrics: by the field's column names. An ImageMetric gives every picture a figure; any other metric (a SetMetric such as FID)
-            sees all pictures and gives one figure for the set.
+        metrics: by the field's column names. An ImageMetric gives every picture a figure; a SetMetric (kid, FID) sees all pictures and
+            gives one figure for the set.
         missing: metrics that could not be built, and why; they stand in the averages as None.
         device: where metrics that hold a network compute. The others stay on the CPU: the same bits everywhere. On mps all do: metrics
             add up in float64, which it lacks.
@@ -66,6 +77,8 @@ class Scorer:
         self.metrics, self.missing = dict(metrics), dict(missing or {})
         self.rows: list[Row] = []
         self._networks = [metric for metric in self.metrics.values() if next(metric.parameters(), None) is not None]
+        self._set_metrics = {key: metric for key, metric in self.metrics.items() if isinstance(metric, SetMetric)}
+        self._members: dict[str, list[str]] = {key: [] for key in self._set_metrics}  # the pictures in each one's set, in order
         self._reasons: dict[str, str] = {}
         for metric in self._networks:
             metric.to("cpu" if device.startswith("mps") else device)
@@ -75,27 +88,31 @@ class Scorer:
         """Whether a metric holds a network: those use all cores by themselves, and not all can be called from several threads."""
         return bool(self._networks)
 
-    def add(self, name: str, pred: Tensor, target: Tensor, figures: Mapping[str, float] | None = None) -> Row:
+    def add(self, name: str, pred: Tensor, target: Tensor) -> Row:
         """Score one picture and return its row.
 
         Args:
             name: of the picture.
             pred: the output, (3, H, W) or (1, 3, H, W) RGB in [0, 1]; scored as it is, so round to 8 bit first what is saved with 8.
             target: the original, of the same shape.
-            figures: what :meth:`measure` has returned for them already, where it has.
         """
-        measured = self.measure(pred, target) if figures is None else figures
-        for metric in self.metrics.values():
-            if not isinstance(metric, ImageMetric):
-                metric.update(_batch(pred), _batch(target))
-        self.rows.append({"name": name, **measured})
+        return self.keep(name, self.measure(pred, target))
+
+    def keep(self, name: str, measured: Measured) -> Row:
+        """Add what :meth:`measure` has returned for the picture ``name``, and return its row."""
+        for key, described in measured.described.items():
+            self._set_metrics[key].keep(described)
+            self._members[key].append(name)
+        self.rows.append({"name": name, **measured.figures})
         return self.rows[-1]
 
     @torch.inference_mode()
-    def measure(self, pred: Tensor, target: Tensor) -> dict[str, float]:
-        """Return the figures of one picture (see :meth:`add`) and keep nothing; without networks it may run in several threads."""
+    def measure(self, pred: Tensor, target: Tensor) -> Measured:
+        """Return what the metrics say of one picture (see :meth:`add`) and keep nothing; without networks it may run in several threads."""
         images = _batch(pred), _batch(target)
-        return {key: self._figure(key, metric, *images) for key, metric in self.metrics.items() if isinstance(metric, ImageMetric)}
+        figures = {key: self._figure(key, metric, *images) for key, metric in self.metrics.items() if isinstance(metric, ImageMetric)}
+        described = {key: self._describe(key, metric, *images) for key, metric in self._set_metrics.items()}
+        return Measured(figures, {key: rows for key, rows in described.items() if rows is not None})
 
     def _figure(self, key: str, metric: ImageMetric, pred: Tensor, target: Tensor) -> float:
         try:
@@ -104,11 +121,41 @@ class Scorer:
             self._reasons.setdefault(key, str(error))
             return math.nan
 
+    def _describe(self, key: str, metric: SetMetric, pred: Tensor, target: Tensor) -> list[Tensor] | None:
+        try:
+            return metric.describe(pred, target)
+        except UserError as error:
+            self._reasons.setdefault(key, str(error))
+            return None
+
+    def table(self) -> list[Row]:
+        """Return the rows, each with the picture's contribution to the figures of the set, where a metric has contributions."""
+        contributions = {key: self._set_figure(key)[1] for key in self._set_metrics}
+        return [
+            row | {key: found[name] for key, found in contributions.items() if (name := str(row["name"])) in found} for row in self.rows
+        ]
+
+    def _set_figure(self, key: str) -> tuple[float, dict[str, float]]:
+        """Return a set metric's value and the contributions to it by picture; torchmetrics remembers both until a picture is added."""
+        metric, names = self._set_metrics[key], self._members[key]
+        if not names:
+            return math.nan, {}
+        value = metric.compute().item()
+        return value, {} if metric.contributions is None else dict(zip(names, metric.contributions.tolist(), strict=True))
+
     def averages(self) -> dict[str, float | None]:
-        """Return each metric's mean over the pictures that have a finite figure (NaN: none has), a set metric's value, None if missing."""
+        """Return each metric's mean over the pictures that have a finite figure (NaN: none has), a set metric's value, None if missing.
+
+        Beside a set metric ``KEY`` that has contributions stands its standard error, ``KEY_se``.
+        """
         figures: dict[str, float | None] = {}
-        for key, metric in self.metrics.items():
-            figures[key] = self._mean(key) if isinstance(metric, ImageMetric) else metric.compute().item() if self.rows else math.nan
+        for key in self.metrics:
+            if key not in self._set_metrics:
+                figures[key] = self._mean(key)
+                continue
+            figures[key], contributions = self._set_figure(key)
+            if contributions:
+                figures[key + STANDARD_ERROR] = standard_error(contributions)
         return figures | dict.fromkeys(self.missing)
 
     def _mean(self, key: str) -> float:
@@ -116,10 +163,11 @@ class Scorer:
         return math.fsum(finite) / len(finite) if finite else math.nan
 
     def gaps(self) -> dict[str, list[str]]:
-        """Return, for each metric that has no finite figure for some picture, those pictures' names."""
+        """Return, for each metric that has no finite figure for some picture, or could not take it into its set, those pictures' names."""
         keys = [key for key, metric in self.metrics.items() if isinstance(metric, ImageMetric)]
         without = {key: [str(row["name"]) for row in self.rows if not math.isfinite(float(row[key]))] for key in keys}
-        return {key: names for key, names in without.items() if names}
+        without |= {key: [name for row in self.rows if (name := str(row["name"])) not in seen] for key, seen in self._members.items()}
+        return {key: without[key] for key in self.metrics if without[key]}
 
     def notes(self) -> list[str]:
         """Return a sentence for each metric of :meth:`gaps`: how many pictures its average leaves out, and why."""

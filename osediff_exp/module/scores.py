@@ -11,19 +11,20 @@ from torch import Tensor, nn
 from osediff_exp.errors import UserError
 from osediff_exp.metrics.base import ImageMetric
 from osediff_exp.metrics.set_metric import SetMetric
+from osediff_exp.photo_units import STANDARD_ERROR, standard_error
 
 BASELINE = "bicubic_"
 
 
 class ValidationScores(nn.Module):
-    """Scores pictures one by one, and as a set where a metric (FID) is of sets only.
+    """Scores pictures one by one, and as a set where a metric (kid, FID) is of sets only.
 
     Args:
         metrics: by name.
 
     Attributes:
         rows: per picture ``name``, a figure per :class:`ImageMetric`, and the same with the prefix ``bicubic_``; after :meth:`finish`
-            those of all ranks, sorted by name.
+            those of all ranks, sorted by name, with each picture's contribution to the metrics of the set.
     """
 
     def __init__(self, metrics: Mapping[str, ImageMetric | SetMetric]) -> None:
@@ -49,16 +50,25 @@ class ValidationScores(nn.Module):
         self.rows += rows
 
     def finish(self, *, world_size: int) -> dict[str, float]:
-        """Return each metric's value over the pictures of all ranks (NaN: it has none); every rank must call this."""
-        figures = {}
+        """Return each metric's value over the pictures of all ranks (NaN: it has none); every rank must call this.
+
+        Beside a metric of the set that has contributions stands its standard error, ``NAME_se``.
+        """
+        figures, contributions = {}, {}
         for name, metric in [*self.metrics.items(), *self.baseline.items()]:
             if self.rows or world_size > 1:
                 figures[name] = float(metric.compute())  # type: ignore[operator]
+            if isinstance(metric, SetMetric) and metric.contributions is not None:
+                contributions[name] = metric.contributions.tolist()
             metric.reset()  # type: ignore[operator]
         if world_size > 1:
             gathered: list[Any] = [None] * world_size
             torch.distributed.all_gather_object(gathered, self.rows)
-            self.rows = [row for rows in gathered for row in rows]
+            self.rows = [row for rows in gathered for row in rows]  # rank after rank, as the contributions are
+        for name, values in contributions.items():
+            for row, value in zip(self.rows, values, strict=True):
+                row[name] = value
+            figures[name + STANDARD_ERROR] = standard_error({row["name"]: row[name] for row in self.rows})
         self.rows.sort(key=lambda row: row["name"])
         return figures
 

@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from osediff_exp.errors import nearest
-from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, Interval, mean_interval, paired_tests
+from osediff_exp.photo_units import by_photo
+from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, Interval, detectable_difference, mean_interval, paired_tests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,20 +29,30 @@ class Difference:
     """Arm minus baseline in one metric.
 
     Attributes:
-        interval: the mean over pictures of the per-picture difference (averaged over seeds first), its 95 % interval, n pictures.
+        interval: the mean over pictures of the per-picture difference (averaged over seeds first), its 95 % interval, n photos: crops of
+            one photo are not independent, they count as one.
+        num_pictures: behind the mean.
         num_seeds: seeds behind each picture's difference.
         seeds: the mean over pictures, seed by seed, for the seeds that both finished.
         p: of the paired sign-flip test; None with too few pictures.
         p_adjusted: p adjusted for all arms and metrics of the table.
         verdict: better or worse (different, where the metric has no direction) if p_adjusted < 0.05, else unclear; untested without p.
+        detectable: the smallest true difference that the test over photos would have found with a probability of 0.8; None without one.
     """
 
     interval: Interval
+    num_pictures: int
     num_seeds: int
     seeds: tuple[float, ...] = ()
     p: float | None = None
     p_adjusted: float | None = None
     verdict: Verdict = "untested"
+    detectable: float | None = None
+
+    @property
+    def detectable_over_seeds(self) -> float | None:
+        """The same over ``seeds``, for their interval to leave out 0; None with fewer than 2."""
+        return detectable_difference(self.seeds)
 
     @property
     def over_seeds(self) -> Interval | None:
@@ -92,10 +103,12 @@ def differences_from(baseline: Row | None, arms: Sequence[Row], metrics: Sequenc
     for arm in (arm for arm in arms if arm is not baseline):
         mine, theirs, num_seeds = _paired_pictures(arm, baseline)
         for metric in metrics:
-            values = _per_picture(mine, theirs, metric.key)
-            if values:
-                one = Difference(mean_interval(list(values.values())), num_seeds, _by_shared_seed(arm, baseline, metric.key))
-                found[arm.label, metric.key] = one, values
+            pictures = _per_picture(mine, theirs, metric.key)
+            if pictures:
+                photos = by_photo(pictures)
+                over = mean_interval(list(photos.values()))
+                one = Difference(over, len(pictures), num_seeds, _by_shared_seed(arm, baseline, metric.key))
+                found[arm.label, metric.key] = one, photos
     return _tested(found, {metric.key: metric for metric in metrics})
 
 
@@ -110,9 +123,12 @@ def _tested(
 ) -> dict[tuple[str, str], Difference]:
     tests = paired_tests([values for _, values in found.values()])
     tested = {}
-    for (key, (one, _)), test in zip(found.items(), tests, strict=True):
-        verdict = _verdict(metrics[key[1]], one.interval.mean, test.p_adjusted) if test else "untested"
-        tested[key] = replace(one, p=test.p, p_adjusted=test.p_adjusted, verdict=verdict) if test else one
+    for (key, (one, values)), test in zip(found.items(), tests, strict=True):
+        if test:
+            verdict = _verdict(metrics[key[1]], one.interval.mean, test.p_adjusted)
+            detectable = detectable_difference(list(values.values()), test.critical)
+            one = replace(one, p=test.p, p_adjusted=test.p_adjusted, verdict=verdict, detectable=detectable)
+        tested[key] = one
     return tested
 
 
@@ -160,5 +176,5 @@ def _average(tables: Sequence[PerImage]) -> PerImage:
 
 
 def too_few_pictures(differences: Mapping[tuple[str, str], Difference]) -> bool:
-    """Tell whether differences exist that could not be tested because there are fewer than ``MIN_PAIRS`` pictures."""
+    """Tell whether differences exist that could not be tested because there are fewer than ``MIN_PAIRS`` photos."""
     return any(difference.interval.n < MIN_PAIRS for difference in differences.values())

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from osediff_exp.photo_units import is_standard_error
 from osediff_exp.reporting.figures import Metric, best, metrics_of
 from osediff_exp.reporting.markdown import escape
 from osediff_exp.reporting.published import SOURCE, PublishedRow, published_rows, published_set_size
@@ -58,7 +59,8 @@ class EvaluationTable:
         figures = [dict(row.figures) for row in self.measured] + [dict(row.figures) for row in self.published]
         known = metrics_of(figures)
         keys = dict.fromkeys(key for row in figures for key in row)
-        return known + [Metric(key, key, "unknown", 4, "") for key in keys if key not in {metric.key for metric in known}]
+        others = [key for key in keys if key not in {metric.key for metric in known} and not is_standard_error(key, keys)]
+        return known + [Metric(key, key, "unknown", 4, "") for key in others]
 
     def best(self, metric: Metric) -> set[int]:
         """Return the places of the best measured rows; one that was scored on fewer pictures has no part."""

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from osediff_exp.photo_units import is_standard_error
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -16,13 +18,17 @@ Better = Literal["higher", "lower", "unknown"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A quality figure: its heading, which way is better, decimals shown, and a sentence for newcomers."""
+    """A quality figure: its heading, which way is better, decimals shown, and a sentence for newcomers.
+
+    A figure ``of_set`` belongs to all pictures together: what stands beside one picture is its contribution to it, no quality of its own.
+    """
 
     key: str
     title: str
     better: Better
     digits: int
     meaning: str
+    of_set: bool = False
 
     @property
     def arrow(self) -> str:
@@ -44,10 +50,13 @@ _KNOWN = (
     Metric("lpips", "LPIPS", "lower", 4, "distance to the original as a neural network sees it; 0 is identical"),
     Metric("dists", "DISTS", "lower", 4, "distance to the original in structure and texture; 0 is identical"),
     Metric("niqe", "NIQE", "lower", 3, "how unnatural the picture looks by itself, without the original"),
+    Metric("niqe_set", "NIQE of the set", "lower", 3, "how unnatural all pictures together look, without the originals", of_set=True),
+    Metric("kid", "KID", "lower", 4, "how far patches lie from true patches as a neural network sees them; 0: not at all", of_set=True),
+    Metric("fd", "FD", "lower", 3, "the same distance measured by means and covariances (Frechet)", of_set=True),
     Metric(
         "sharpness", "Sharpness", "unknown", 3, "fine contrast relative to the original: 1 is as sharp, below is softer, noise counts too"
     ),
-    Metric("fid", "FID", "lower", 2, "how far the set of outputs lies from the set of originals"),
+    Metric("fid", "FID", "lower", 2, "how far the set of outputs lies from the set of originals", of_set=True),
     Metric("musiq", "MUSIQ", "higher", 2, "quality as a network trained on people's ratings sees it, without the original"),
     Metric("maniqa", "MANIQA", "higher", 4, "quality as a network trained on people's ratings sees it, without the original"),
     Metric("clipiqa", "CLIPIQA", "higher", 4, "quality as a language-image network sees it, without the original"),
@@ -89,7 +98,7 @@ def metrics_of(results: Iterable[dict[str, Any]]) -> list[Metric]:
     """Return the metrics in ``results``: the known ones first, then any figure that has a ``bicubic_`` twin."""
     keys = dict.fromkeys(key for result in results for key, value in result.items() if as_number(value) is not None)
     known = {metric.key: metric for metric in _KNOWN}
-    others = [key for key in keys if key not in known and f"bicubic_{key}" in keys]
+    others = [key for key in keys if key not in known and f"bicubic_{key}" in keys and not is_standard_error(key, keys)]
     return [metric for metric in _KNOWN if metric.key in keys] + [Metric(key, key, "unknown", 4, "") for key in others]
 
 

@@ -91,5 +91,7 @@ def _figures_of_pictures(pictures: Pictures, metrics: list[Metric]) -> dict[tupl
         arm: Row | None = column.arm or (arms[0] if column.kind == "bicubic" and arms else None)
         prefix = "" if column.arm else "bicubic_"
         for name, values in (arm.run.per_image if arm and arm.run else {}).items():
-            found[column.title, name] = [(m.title, m.show(values[prefix + m.key])) for m in metrics if prefix + m.key in values]
+            found[column.title, name] = [
+                (m.title, m.show(values[prefix + m.key])) for m in metrics if prefix + m.key in values and not m.of_set
+            ]
     return found

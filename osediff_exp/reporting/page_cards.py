@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from osediff_exp.reporting.figures import Metric, show_interval, show_range
-from osediff_exp.reporting.wording import show_over_seeds, show_test
+from osediff_exp.reporting.wording import show_detectable, show_over_seeds, show_test
 
 if TYPE_CHECKING:
     from osediff_exp.reporting.arms import Row
@@ -44,7 +44,8 @@ def _card(comparison: Comparison, metric: Metric) -> Card:
     difference = rest.get(arms[0].label)
     if difference is None:
         return Card(metric, value, arms, "untested", ["not tested"])
-    lines = [_against(baseline.label, difference), show_range(metric, difference.interval), show_test(difference)]
+    test = ", ".join(filter(None, [show_test(difference), show_detectable(difference)]))
+    lines = [_against(baseline.label, difference), show_range(metric, difference.interval), test]
     return Card(metric, value, arms, _card_style(difference), [*lines, *filter(None, [show_over_seeds(metric, difference)])])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from osediff_exp.reporting.figures import Metric, as_number, metric_named, show_interval, show_range
-from osediff_exp.reporting.wording import show_claim, show_difference, show_over_seeds, show_test
+from osediff_exp.reporting.wording import show_claim, show_detectable, show_difference, show_over_seeds, show_test
 
 if TYPE_CHECKING:
     from osediff_exp.reporting.arms import Row
@@ -54,6 +54,7 @@ class Strip:
     range_text: str
     test: str
     n: int
+    detectable: str
     seeds_text: str
     verdict: str
     support: str
@@ -130,6 +131,7 @@ def _strip(metric: Metric, difference: Difference, scale: float) -> Strip:
         range_text=range_text,
         test=show_test(difference),
         n=interval.n,
+        detectable=show_detectable(difference),
         seeds_text=show_over_seeds(metric, difference),
         verdict=difference.verdict,
         support=difference.support,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
+POWER = 0.8
 MIN_PAIRS = 6  # the smallest two-sided p of n sign flips is 2 / 2^n: below 6 pairs it can never fall under 0.05
 _EXACT_PAIRS = 16  # up to here all 2^(n - 1) choices of signs are formed
 _NUM_DRAWS = 20_000
@@ -62,10 +63,15 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 @dataclass(frozen=True)
 class Test:
-    """The p values of one hypothesis: by itself, and adjusted for all that were tested beside it."""
+    """The p values of one hypothesis: by itself, and adjusted for all that were tested beside it.
+
+    ``critical`` is the statistic, as Student's |t|, from which on the adjusted p of the strongest hypothesis is below 0.05; infinite where
+    none is.
+    """
 
     p: float
     p_adjusted: float
+    critical: float
 
 
 def paired_tests(samples: Sequence[Mapping[str, float]]) -> list[Test | None]:
@@ -86,9 +92,26 @@ def paired_tests(samples: Sequence[Mapping[str, float]]) -> list[Test | None]:
     if tested:
         # A unit that a hypothesis lacks counts as 0: it changes neither its sum nor its sum of squares.
         d = np.array([[samples[place].get(unit, 0.0) for unit in units] for place in tested], dtype=np.float64)
-        for place, p, adjusted in zip(tested, *_max_t(d), strict=True):
-            tests[place] = Test(float(p), float(adjusted))
+        p, adjusted, critical = _max_t(d)
+        for row, place in enumerate(tested):
+            tests[place] = Test(float(p[row]), float(adjusted[row]), _students_t(critical, len(samples[place])))
     return tests
+
+
+def detectable_difference(values: Sequence[float], critical: float | None = None) -> float | None:
+    """Return the minimum detectable effect: the true mean difference that a test of ``values`` would find with a probability of 0.8.
+
+    (t* + t_{n-1}(0.8)) s / sqrt(n), in the unit of the values (Bloom 1995, "Minimum detectable effects", Evaluation Review 19(5), eq. 1,
+    whose multiplier is the sum of both quantiles); t* is ``critical``, by default t_{n-1}(0.975), the two-sided test's at 0.05. None where
+    fewer than two values, or a test that can find nothing, give none.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    if critical is None:
+        critical = t_quantile((1 + LEVEL) / 2, n - 1)
+    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    return (critical + t_quantile(POWER, n - 1)) * error if math.isfinite(critical) else None
 
 
 def smallest_p(num_pairs: int) -> float:
@@ -96,24 +119,32 @@ def smallest_p(num_pairs: int) -> float:
     return 2.0 / 2**num_pairs if num_pairs <= _EXACT_PAIRS else 1 / (1 + _NUM_DRAWS)
 
 
-def _max_t(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return p and adjusted p of the rows of ``d`` (hypotheses x units)."""
+def _students_t(z: float, n: int) -> float:
+    """Return the |t| of n values whose statistic is ``z`` = |sum d| / sqrt(sum d^2): z sqrt((n - 1) / (n - z^2)), infinite at z^2 = n."""
+    return z * math.sqrt((n - 1) / (n - z * z)) if z * z < n * (1 - _TIE) else math.inf
+
+
+def _max_t(d: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return p and adjusted p of the rows of ``d`` (hypotheses x units), and the largest statistic's quantile at 0.95."""
     norms = np.sqrt(np.sum(d**2, axis=1))
     scaled = d / np.where(norms > 0, norms, 1.0)[:, None]  # now a row's statistic is the size of its sum
     observed = np.abs(scaled.sum(axis=1))
     order = np.argsort(-observed, kind="stable")
     scaled, bounds = scaled[order], observed[order] * (1 - _TIE)
     count, hits, hits_of_largest = 0, np.zeros(len(d)), np.zeros(len(d))
+    largest_of_all = []
     for signs in _choices(d.shape[1]):
         statistics = np.abs(signs @ scaled.T)
         largest = np.maximum.accumulate(statistics[:, ::-1], axis=1)[:, ::-1]  # over this hypothesis and all weaker ones
+        largest_of_all.append(largest[:, 0])
         count += len(signs)
         hits += (statistics >= bounds).sum(axis=0)
         hits_of_largest += (largest >= bounds).sum(axis=0)
     more = 0 if d.shape[1] <= _EXACT_PAIRS else 1  # of random choices, the observed one is one more
     p, adjusted = ((more + number) / (more + count) for number in (hits, hits_of_largest))
     back = np.argsort(order, kind="stable")
-    return p[back], np.maximum.accumulate(adjusted)[back]  # a weaker hypothesis never has a smaller p
+    critical = float(np.quantile(np.concatenate(largest_of_all), LEVEL, method="higher"))
+    return p[back], np.maximum.accumulate(adjusted)[back], critical  # a weaker hypothesis never has a smaller p
 
 
 def _choices(n: int) -> Iterator[np.ndarray]:

@@ -18,8 +18,9 @@ def render_csv(comparison: Comparison) -> str:
     """Return arm, status, differing config keys, every figure (mean over seeds), intervals, differences, seeds, error, folders.
 
     ``KEY_low`` and ``KEY_high`` bound the 95 % interval over seeds (only where an arm has several). ``KEY_difference`` is arm minus
-    baseline, with its interval over ``KEY_images`` pictures, ``KEY_p`` and ``KEY_p_adjusted``; ``KEY_verdict`` is what the
-    test says, ``KEY_support`` what it rests on; ``KEY_seeds_low`` and ``KEY_seeds_high`` bound the same difference over seeds.
+    baseline over ``KEY_images`` pictures, with its interval over ``KEY_photos`` photos, ``KEY_p`` and ``KEY_p_adjusted``; ``KEY_verdict``
+    is what the test says, ``KEY_support`` what it rests on, ``KEY_detectable`` the smallest difference that it finds with 80 % power;
+    ``KEY_seeds_low``, ``KEY_seeds_high`` and ``KEY_seeds_detectable`` are the same over seeds.
     """
     rows = comparison.rows
     figures = list(dict.fromkeys(key for row in rows for key in row.figures))
@@ -42,8 +43,9 @@ def render_csv(comparison: Comparison) -> str:
 
 
 def _columns(key: str) -> list[str]:
-    own = ["low", "high", "difference", "difference_low", "difference_high", "images", "p", "p_adjusted", "verdict", "support"]
-    return [f"{key}_{end}" for end in [*own, "seeds_low", "seeds_high"]]
+    own = ["low", "high", "difference", "difference_low", "difference_high", "images", "photos"]
+    test = ["p", "p_adjusted", "verdict", "support", "detectable"]
+    return [f"{key}_{end}" for end in [*own, *test, "seeds_low", "seeds_high", "seeds_detectable"]]
 
 
 def _statistics(comparison: Comparison, row: Row) -> dict[str, Any]:
@@ -53,8 +55,10 @@ def _statistics(comparison: Comparison, row: Row) -> dict[str, Any]:
         values: list[Any] = [interval.low, interval.high] if interval else [None, None]
         if difference:
             own = difference.interval
-            values += [own.mean, own.low, own.high, own.n, difference.p, difference.p_adjusted, difference.verdict, difference.support]
-            values += [difference.over_seeds.low, difference.over_seeds.high] if difference.over_seeds else []
+            values += [own.mean, own.low, own.high, difference.num_pictures, own.n]
+            values += [difference.p, difference.p_adjusted, difference.verdict, difference.support, difference.detectable]
+            seeds = difference.over_seeds
+            values += [seeds.low, seeds.high, difference.detectable_over_seeds] if seeds else []
         cells |= {name: value for name, value in zip(_columns(key), values, strict=False) if value is not None}
     return cells
 

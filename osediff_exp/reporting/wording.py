@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from osediff_exp.reporting.differences import too_few_pictures
 from osediff_exp.reporting.figures import show_p, show_range
-from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, smallest_p
+from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, POWER, smallest_p
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,25 +36,47 @@ def how_tested(comparison: Comparison) -> list[str]:
         return []
     found = list(comparison.differences.values())
     tested = [one for one in found if one.p is not None]
+    units = _units(found)
     lines = [
         f"Every figure is arm minus '{comparison.baseline.label}', averaged over pictures (seeds averaged first), with Student's 95 % "
-        "interval over pictures."
+        f"interval over {units}."
     ]
+    if units == "photos":
+        lines.append("Crops of one photo (TITLE_0, TITLE_1, ...) are not independent: together they count as one, and n counts photos.")
+    if of_set := [
+        metric.title for metric in comparison.metrics if metric.of_set and (metric.key in {key for _, key in comparison.differences})
+    ]:
+        lines.append(f"{', '.join(of_set)}: figures of the whole set; a picture's part is its contribution to them (jackknife).")
     if tested:
-        lines.append(_resolution(tested))
+        lines.append(_resolution(tested, units))
+    if any(show_detectable(one) or _detectable_over_seeds(one) for one in found):
+        lines.append(_detectable(tested))
     if too_few_pictures(comparison.differences):
-        lines.append(f"Fewer than {MIN_PAIRS} pictures: no test is possible (its p could never fall below {ALPHA:.2f}). Add pictures.")
+        lines.append(f"Fewer than {MIN_PAIRS} {units}: no test is possible (its p could never fall below {ALPHA:.2f}). Add {units}.")
     return [*lines, _what_seeds_say(found)]
 
 
-def _resolution(tested: Sequence[Difference]) -> str:
+def _units(found: Sequence[Difference]) -> str:
+    """Return what n counts: photos, where some pictures are crops of one photo."""
+    return "photos" if any(one.interval.n < one.num_pictures for one in found) else "pictures"
+
+
+def _resolution(tested: Sequence[Difference], units: str) -> str:
     """Say what the test is and how small its p can get, so that "not significant" is not read as "no effect"."""
-    pictures = sorted({one.interval.n for one in tested})
-    count = f"{pictures[0]}" if len(pictures) == 1 else f"{pictures[0]} to {pictures[-1]}"
+    numbers = sorted({one.interval.n for one in tested})
+    count = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     return (
         f"p: paired sign-flip test, adjusted for all {len(tested)} comparisons of this table (step-down max-T, Westfall and Young). With "
-        f"{count} pictures the smallest p that it can give is {smallest_p(pictures[0]):.2g}, however many comparisons there are. A p above "
-        f"{ALPHA:.2f} means that these pictures cannot tell, not that there is no effect."
+        f"{count} {units} the smallest p that it can give is {smallest_p(numbers[0]):.2g}, however many comparisons there are. A p above "
+        f"{ALPHA:.2f} means that these {units} cannot tell, not that there is no effect."
+    )
+
+
+def _detectable(tested: Sequence[Difference]) -> str:
+    adjusted = f" (at the level that {len(tested)} comparisons ask for)" if len(tested) > 1 else ""
+    return (
+        f"'could see': the smallest true difference that this design finds with a probability of {POWER:.0%}{adjusted}, over seeds that of "
+        "their interval. A smaller one may well be there."
     )
 
 
@@ -74,13 +96,27 @@ def show_difference(metric: Metric, difference: Difference | None) -> str:
     if difference is None:
         return "-"
     seeds = show_over_seeds(metric, difference)
-    return f"{show_range(metric, difference.interval)}, n = {difference.interval.n}, {show_test(difference)}{seeds and f'; {seeds}'}"
+    parts = [show_range(metric, difference.interval), f"n = {difference.interval.n}", show_test(difference), show_detectable(difference)]
+    return ", ".join(filter(None, parts)) + (seeds and f"; {seeds}")
 
 
 def show_over_seeds(metric: Metric, difference: Difference) -> str:
-    """Write the interval over seeds of a difference ("3 seeds: [-0.70, -0.49]"), or "" where one seed gives none."""
-    one = difference.over_seeds
-    return f"{one.n} seeds: {show_range(metric, one).partition(' ')[2]}" if one else ""
+    """Write the interval over seeds of a difference ("3 seeds: [-0.70, -0.49]"), or "" where one seed gives none.
+
+    Where it leaves open whether there is a difference, it says how large one it could have seen.
+    """
+    one, size = difference.over_seeds, _detectable_over_seeds(difference)
+    return f"{one.n} seeds: {show_range(metric, one).partition(' ')[2]}{size and f', {size}'}" if one else ""
+
+
+def _detectable_over_seeds(difference: Difference) -> str:
+    size = difference.detectable_over_seeds
+    return f"could see {size:.2g}" if difference.support != "seeds" and size is not None else ""
+
+
+def show_detectable(difference: Difference) -> str:
+    """Write beside "no difference" how large a one the test could have seen ("could see 0.12"); "" where it found one."""
+    return f"could see {difference.detectable:.2g}" if difference.verdict == "unclear" and difference.detectable is not None else ""
 
 
 def show_test(difference: Difference) -> str:

@@ -18,7 +18,7 @@ from osediff_exp.evaluation.arms import make_arm
 from osediff_exp.evaluation.evaluating import ArmResult, evaluate_arm
 from osediff_exp.evaluation.scoring import Scorer, build_metrics, write_per_image
 from osediff_exp.evaluation.test_pairs import PairSet, describe, find_roots, folder_pairs, validation_pairs
-from osediff_exp.metrics.base import ImageMetric
+from osediff_exp.metrics.set_metric import SetMetric
 from osediff_exp.reporting.evaluation_table import EvaluationTable, MeasuredRow, print_table, to_csv, to_markdown
 from osediff_exp.reporting.files import write_atomically
 from osediff_exp.restoration.base import ImageRestorer
@@ -118,7 +118,7 @@ def evaluate(
     results = []
     for arm in arms:
         for metric in metrics.values():
-            if not isinstance(metric, ImageMetric):  # a metric of the whole set has seen the last restorer's pictures
+            if isinstance(metric, SetMetric):  # it has seen the last restorer's pictures
                 metric.reset()
         scorer = Scorer(metrics, missing, device=device)
         with FileProgress(total=len(pairs), label=arm.label, console=Console(stderr=True)) as progress:

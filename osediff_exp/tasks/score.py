@@ -17,6 +17,7 @@ from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.evaluation.folders import score_pairs
 from osediff_exp.evaluation.pairing import Pairing, Problem, count_problems, pair_folders
 from osediff_exp.evaluation.scoring import Scorer, build_metrics, write_per_image
+from osediff_exp.photo_units import STANDARD_ERROR, is_standard_error
 from osediff_exp.reporting.figures import Metric, metrics_of
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
@@ -48,7 +49,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     _write_problems(run_dir, problems)
     if not scorer.rows:
         raise UserError(f"none of the {len(pairing.pairs)} matching pictures can be scored: {_examples(problems)}")
-    write_per_image(run_dir / PER_IMAGE, scorer.rows)
+    write_per_image(run_dir / PER_IMAGE, scorer.table())
     figures = figures_of(scorer, problems) | {"metrics_seconds": time.perf_counter() - started}
     Console().print(table(scorer, str(config.pred)))
     for note in scorer.notes():
@@ -107,9 +108,13 @@ def table(scorer: Scorer, label: str) -> Table:
     result.add_column("average", justify="right")
     result.add_column("pictures", justify="right")
     for key, value in averages.items():
+        if is_standard_error(key, averages):
+            continue
         metric = known.get(key, Metric(key, key, "unknown", 4, ""))
         pictures = "missing" if key in scorer.missing else str(len(scorer.rows) - len(gaps.get(key, [])))
-        result.add_row(Text(f"{metric.title} {metric.arrow}".strip()), Text(metric.show(value)), Text(pictures))
+        error = averages.get(key + STANDARD_ERROR)
+        shown = metric.show(value) + (f" (standard error {metric.show(error)})" if error is not None else "")
+        result.add_row(Text(f"{metric.title} {metric.arrow}".strip()), Text(shown), Text(pictures))
     return result
 
 

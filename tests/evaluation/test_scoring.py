@@ -16,14 +16,14 @@ from osediff_exp.errors import UserError
 from osediff_exp.evaluation.folders import score_pairs
 from osediff_exp.evaluation.pairing import Pair
 from osediff_exp.evaluation.scoring import Scorer, build_metrics, write_per_image
-from osediff_exp.metrics.base import ImageMetric
+from osediff_exp.metrics.base import ImageMetric, check_size
 from osediff_exp.metrics.niqe import NIQE
 from osediff_exp.metrics.psnr_y import PSNRY
-from osediff_exp.metrics.set_metric import SetMetric
+from osediff_exp.metrics.set_metric import SetMetric, SetScore
 from osediff_exp.metrics.ssim_y import SSIMY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -36,19 +36,15 @@ class Mean(ImageMetric):
 
 
 class Spread(SetMetric):
-    """The largest minus the smallest mean of all outputs."""
+    """The largest minus the smallest mean of all outputs; a picture's contribution is its own mean. It refuses pictures under 8 px."""
 
-    means: Tensor
+    def describe(self, pred: Tensor, target: Tensor) -> list[Tensor]:
+        check_size(pred, 8, "spread")
+        return list(pred.mean(dim=(1, 2, 3))[:, None, None])
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("means", torch.zeros(0), dist_reduce_fx="cat")
-
-    def update(self, pred: Tensor, target: Tensor) -> None:
-        self.means = torch.cat([self.means, pred.mean(dim=(1, 2, 3))])
-
-    def compute(self) -> Tensor:
-        return self.means.max() - self.means.min()
+    def score(self, pictures: Sequence[Tensor]) -> SetScore:
+        means = torch.stack([rows.squeeze() for rows in pictures])
+        return SetScore(means.max() - means.min(), means)
 
 
 class Network(Mean):
@@ -69,8 +65,19 @@ def test_rows_averages_and_a_metric_of_the_set() -> None:
     row = scorer.add("b", flat(0.75)[None], flat(0)[None])
     assert row == {"name": "b", "mean": 0.75}
     assert scorer.rows == [{"name": "a", "mean": 0.25}, {"name": "b", "mean": 0.75}]
-    assert scorer.averages() == {"mean": 0.5, "spread": 0.5}
+    assert scorer.averages() == {"mean": 0.5, "spread": 0.5, "spread_se": 0.25}
+    assert scorer.table() == [{"name": "a", "mean": 0.25, "spread": 0.25}, {"name": "b", "mean": 0.75, "spread": 0.75}]
     assert scorer.notes() == []
+
+
+def test_a_picture_too_small_for_a_set_is_left_out_of_it_and_named() -> None:
+    scorer = Scorer({"spread": Spread()})
+    for name, side, value in (("a", 8, 0.25), ("small", 4, 0.5), ("b", 8, 0.75)):
+        scorer.add(name, torch.full((3, side, side), value), torch.zeros(3, side, side))
+    assert scorer.averages()["spread"] == 0.5
+    assert [row.get("spread") for row in scorer.table()] == [0.25, None, 0.75]
+    assert scorer.gaps() == {"spread": ["small"]}
+    assert "spread needs images of at least 8 x 8 px" in scorer.notes()[0]
 
 
 def test_the_average_is_over_the_finite_figures_and_says_so() -> None:

@@ -163,7 +163,7 @@ def test_fid_takes_pyiqas_pooled_features(fake_pyiqa: dict[str, Any]) -> None:
     fake_pyiqa["create"] = create
     metric, images = FID(), random(4, 3, 30, 30)
     metric.update(images, 1 - images)
-    assert metric.pred_features[0].shape == (4, 3)
+    assert [rows.shape for rows in metric.rows] == [(1, 6)] * 4
     assert metric.compute() > 0
 
 

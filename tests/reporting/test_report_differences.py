@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
-from sweep_folders import make_run, make_seed_sweep, make_sweep, result
+from sweep_folders import config, make_run, make_seed_sweep, make_sweep, result, write_per_image
 
 from osediff_exp.reporting.arms import Row, make_arm
 from osediff_exp.reporting.comparison import ReportSettings, compare, write_comparison
@@ -139,3 +140,53 @@ def test_a_baseline_may_write_its_numbers_in_another_way(tmp_path: Path) -> None
     found = compare(tmp_path, ReportSettings(labels={"optimizer.lr": "lr"}, baseline="lr = 5.0e-5")).baseline
     assert found is not None
     assert found.label == "lr = 5e-05"
+
+
+def test_crops_of_one_photo_count_as_one() -> None:
+    def of(label: str, values: dict[str, float]) -> Row:
+        run = Run(Path(label), label, "done", result={"psnr": 1.0}, per_image={name: {"psnr": value} for name, value in values.items()})
+        return make_arm(label, (run,), {})
+
+    gains = {f"photo{photo}_{crop}": photo + 0.1 * crop for photo in range(8) for crop in range(3)}
+    base = of("base", dict.fromkeys(gains, 20.0))
+    difference = differences_from(base, [base, of("x", {name: 20 + gain for name, gain in gains.items()})], [PSNR])["x", "psnr"]
+    expected = mean_interval([photo + 0.1 for photo in range(8)])
+    assert (difference.interval.n, difference.num_pictures) == (8, 24)
+    assert difference.interval.low == pytest.approx(expected.low)
+    assert difference.interval.mean == pytest.approx(expected.mean)
+
+
+def test_no_difference_says_how_large_a_one_it_could_have_seen() -> None:
+    rng = np.random.default_rng(4)
+    base = arm("base", *[[20.0] * 12] * 3)
+    gains = [float(gain) for gain in rng.normal(0, 0.1, 12)]
+    other = arm("x", *[[20 + gain + shift for gain in gains] for shift in (-0.02, 0.0, 0.02)])
+    difference = differences_from(base, [base, other], [PSNR])["x", "psnr"]
+    assert difference.verdict == "unclear"
+    multiplier = stats.t.ppf(0.8, 11) + stats.t.ppf(0.975, 11)
+    assert difference.detectable == pytest.approx(multiplier * stats.sem(gains), rel=0.1), "one comparison: about Student's level"
+    assert difference.detectable_over_seeds == pytest.approx((stats.t.ppf(0.8, 2) + stats.t.ppf(0.975, 2)) * 0.02 / np.sqrt(3))
+    shown = show_difference(PSNR, difference)
+    assert f"could see {difference.detectable:.2g}" in shown
+    assert shown.endswith(f"could see {difference.detectable_over_seeds:.2g}")
+
+
+def test_the_reports_say_what_they_could_have_seen(tmp_path: Path) -> None:
+    for number in range(2):
+        run = make_run(tmp_path, number, [f"a={number}"], result=result(25, 0.7, 5, 0.3), config=config(a=number))
+        noise = np.random.default_rng(number).normal(size=(9, 4))
+        write_per_image(run, {f"p{k}": list(map(float, line)) for k, line in enumerate(noise)})
+    text = write_comparison(tmp_path).markdown.read_text()
+    assert len(re.findall(r"p = 0\.\d+, could see \d", text)) == 4
+    assert "the smallest true difference that this design finds with a probability of 80%" in text
+    assert "could see" in (tmp_path / "report.html").read_text()
+
+
+def test_figures_of_the_set_are_tested_by_their_contributions(tmp_path: Path) -> None:
+    (kid,) = metrics_of([{"kid": 0.1, "kid_se": 0.01, "bicubic_kid": 0.2, "bicubic_kid_se": 0.01}])
+    base = Run(Path("b"), "b", "done", result={"kid": 0.3}, per_image={f"p{k}": {"kid": 0.2 + 0.02 * k} for k in range(11)})
+    other = Run(Path("o"), "o", "done", result={"kid": 0.1}, per_image={f"p{k}": {"kid": 0.01 * k} for k in range(11)})
+    arms = [make_arm("b", (base,), {}), make_arm("o", (other,), {})]
+    difference = differences_from(arms[0], arms, [kid])["o", "kid"]
+    assert difference.interval.mean == pytest.approx(-0.25), "of the means of the contributions, which are the sets' figures"
+    assert difference.verdict == "better"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from osediff_exp.reporting.statistics import MIN_PAIRS, mean_interval, paired_tests, smallest_p, t_quantile
+from osediff_exp.reporting.statistics import MIN_PAIRS, detectable_difference, mean_interval, paired_tests, smallest_p, t_quantile
 
 
 def test_the_interval_is_students() -> None:
@@ -129,3 +129,40 @@ def test_many_pairs_are_drawn_and_agree_with_the_normal_limit_and_never_give_zer
 def test_the_test_does_not_depend_on_the_unit() -> None:
     d = np.random.default_rng(5).normal(0.4, 1, 10)
     assert p_of(1e-7 * d) == p_of(d) == p_of(-d)
+
+
+def test_the_detectable_difference_is_blooms_multiple_of_the_standard_error() -> None:
+    values = [1.0, 2.0, 4.0, 5.0]
+    expected = (stats.t.ppf(0.975, 3) + stats.t.ppf(0.8, 3)) * stats.sem(values)
+    assert detectable_difference(values) == pytest.approx(expected)
+    assert detectable_difference(values, 5.0) == pytest.approx((5.0 + stats.t.ppf(0.8, 3)) * stats.sem(values))
+    assert detectable_difference([1.0]) is None
+    assert detectable_difference(values, float("inf")) is None
+
+
+@pytest.mark.parametrize("hypotheses", [1, 6])
+def test_a_difference_of_that_size_is_found_four_times_in_five(hypotheses: int) -> None:
+    rng = np.random.default_rng(5)
+    sizes, found = [], 0
+    for _ in range(60):
+        d = rng.normal(0, 1, (hypotheses, 12))
+        (test, *_) = paired_tests(named(d))
+        assert test is not None
+        sizes.append(detectable_difference(list(d[0]), test.critical))
+    size = float(np.mean([size for size in sizes if size is not None]))
+    for _ in range(200):
+        d = rng.normal(0, 1, (hypotheses, 12))
+        d[0] += size
+        (test, *_) = paired_tests(named(d))
+        found += test is not None and test.p_adjusted < 0.05
+    assert found / 200 == pytest.approx(0.8, abs=0.1)
+
+
+def test_the_critical_statistic_is_where_the_adjusted_p_crosses_one_in_twenty() -> None:
+    rng = np.random.default_rng(6)
+    for shift in (0.3, 0.6, 0.9):
+        d = rng.normal(shift, 1, (3, 10))
+        t = np.abs(stats.ttest_1samp(d, 0, axis=1).statistic)
+        tests = [test for test in paired_tests(named(d)) if test is not None]
+        strongest = int(np.argmax(t))
+        assert (t[strongest] > tests[strongest].critical) == (tests[strongest].p_adjusted < 0.05)

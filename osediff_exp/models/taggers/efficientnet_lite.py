@@ -81,3 +81,8 @@ class EfficientNetLite0(nn.Module):
         x = F.relu6(self._bn0(self._conv_stem(x)))
         x = F.relu6(self._bn1(self._conv_head(self._blocks(x))))
         return self._fc(x.mean(dim=(2, 3)))
+
+    def trunk(self, num_stages: int) -> nn.Sequential:
+        """Return the first ``num_stages`` of the seven stages, with this network's layers; pictures of any size."""
+        num_blocks = sum(stage[0] for stage in _STAGES[:num_stages])
+        return nn.Sequential(self._conv_stem, self._bn0, nn.ReLU6(), *list(self._blocks)[:num_blocks])

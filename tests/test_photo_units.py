@@ -1,0 +1,41 @@
+"""Which pictures are crops of one photo, and means whose unit is the photo."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from osediff_exp.photo_units import by_photo, is_standard_error, photos_of, standard_error
+
+
+def test_numbered_crops_share_their_photo_and_camera_files_do_not() -> None:
+    names = ["cheetah_0", "cheetah_11", "butterfly-2_0", "butterfly-2", "IMG_1234", "IMG_1235", "a_07", "Canon_001_LR4", "b_100"]
+    assert list(photos_of(names).values()) == ["cheetah", "cheetah", "butterfly-2", "butterfly-2", *names[4:]]
+
+
+def test_a_counter_of_pictures_is_no_title() -> None:
+    names = [f"img_{k}" for k in range(24)]
+    assert photos_of(names) == {name: name for name in names}
+
+
+def test_the_mean_over_photos_is_the_mean_over_pictures() -> None:
+    values = {"a_0": 1.0, "a_1": 3.0, "b_0": 5.0, "c": 6.0}
+    photos = by_photo(values)
+    assert photos == {"a": 4 * 3 / 4, "b": 5 * 3 / 4, "c": 6 * 3 / 4}
+    assert np.mean(list(photos.values())) == np.mean(list(values.values()))
+    assert by_photo({"a_0": 1.0, "a_1": 3.0, "b_0": 5.0, "b_1": 6.0}) == {"a": 2.0, "b": 5.5}, "as many crops of each: their means"
+
+
+def test_crops_that_repeat_their_photo_make_the_mean_no_surer() -> None:
+    values = np.random.default_rng(0).normal(size=20)
+    once = {f"p{k}_0": value for k, value in enumerate(values)}
+    thrice = {f"p{k}_{crop}": value for k, value in enumerate(values) for crop in range(3)}
+    assert standard_error(thrice) == pytest.approx(standard_error(once)) == pytest.approx(values.std(ddof=1) / 20**0.5)
+    assert math.isnan(standard_error({"a": 1.0}))
+
+
+def test_a_standard_error_belongs_to_a_figure() -> None:
+    assert is_standard_error("kid_se", ["kid", "kid_se"])
+    assert not is_standard_error("mouse_se", ["kid"])
