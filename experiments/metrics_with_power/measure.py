@@ -1,6 +1,6 @@
 """Do kid, fd and niqe_set rank what is known? ``python experiments/metrics_with_power/measure.py REALSR [NUM]`` prints three tables.
 
-REALSR has the field's test_LR, test_HR and results_osediff. Every figure stands with its standard error over pictures (each is of another
+REALSR has the field's test_LR, test_HR and results_osediff. Every figure stands with its standard error over pictures (each of another
 photo); "step" is the paired difference from the line above in its group (the first one's from HQ) in standard errors: the larger, the surer.
 """
 
