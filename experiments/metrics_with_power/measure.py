@@ -1,7 +1,7 @@
 """Do kid, fd and niqe_set rank what is known? ``python experiments/metrics_with_power/measure.py REALSR [NUM]`` prints three tables.
 
 REALSR has the field's test_LR, test_HR and results_osediff. Every figure stands with its standard error over pictures (each of another
-photo); "step" is the paired difference from the line above in its group (the first one's from HQ) in standard errors: the larger, the surer.
+photo); "step" is the paired difference from the line above in its group (the first one's from HQ) in standard errors.
 """
 
 from __future__ import annotations
