@@ -27,7 +27,9 @@ def test_it_restores_as_the_unmerged_does(train: Train, backbone: Backbone, tmp_
     (tmp_path / "merged").rename(tmp_path / "moved")
     loaded = load_checkpoint(tmp_path / "moved", backbone=backbone)
     assert loaded.backbone is not backbone
-    assert (output(loaded) - output(trained)).abs().max() < 1e-5
+    assert (
+        output(loaded) - output(trained)
+    ).abs().max() < 5e-5  # float32: W + BA rounds otherwise than Wx + B(Ax), and how much depends on the CPU
     assert loaded.generator.trainable_parameters() == []
     assert (loaded.format, loaded.steps) == ("merged", 7)
     assert loaded.fingerprint == exported.fingerprint != trained.fingerprint
