@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,12 +12,10 @@ from omegaconf import OmegaConf
 from skimage.metrics import structural_similarity
 
 from osediff_exp.errors import UserError
+from osediff_exp.metrics.base import ImageMetric
 from osediff_exp.metrics.color import luma_full_range, luma_video_range
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
 from osediff_exp.metrics.ssim_y import SSIMY, ssim_y
-
-if TYPE_CHECKING:
-    from osediff_exp.metrics.base import ImageMetric
 
 CONF = Path(__file__).parents[2] / "conf" / "metrics"
 
