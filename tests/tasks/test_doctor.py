@@ -230,7 +230,7 @@ def pictures(folder: Path, number: int) -> Path:
 def test_the_pictures_of_the_chosen_data_are_counted(tmp_path: Path) -> None:
     photos, hr = pictures(tmp_path / "photos", 3), pictures(tmp_path / "set" / "test_HR", 2)
     lr = pictures(tmp_path / "set" / "test_LR", 2)
-    assert judge(files.data, configuration(), tmp_path).detail == "train: 7 pictures, val: 10 pictures"
+    assert judge(files.data, configuration(), tmp_path).detail == "train: 60 pictures, val: 24 pictures"
     folder = configuration("data=folder", f"data.root={photos}", f"data.val_lr_root={lr}", f"data.val_hr_root={hr}")
     assert judge(files.data, folder, tmp_path).detail == (
         "train: 3 pictures, val: 0 pictures, data.val_lr_root: 2 pictures, data.val_hr_root: 2 pictures"
