@@ -8,7 +8,7 @@ from osediff_exp.errors import UserError, nearest
 
 _FOLDER = Path(__file__).parents[1] / "models" / "weights"
 EMBEDDED = {"embedded": "tiny_restorer", "embedded:start": "tiny_start"}
-"""Names of the LoRA folders inside the package: the restorer, and the start that experiments share."""
+"""Names of the LoRA folders inside the package: the restorer, and the start that experiments share. A version may come without."""
 
 OTHER_RESTORERS = ("bicubic", "realesrgan")
 """Names of restorers that are no checkpoints, for ``restorers=`` of task=evaluate."""
@@ -30,12 +30,16 @@ def checkpoint_path(text: str | Path) -> Path:
         if text in OTHER_RESTORERS and not path.exists():
             raise UserError(f"{text} is no checkpoint: it can be evaluated, task=evaluate restorers=[{text}]")
         return path
-    if text not in EMBEDDED:
-        raise UserError(f"checkpoint {text}: the package has {' and '.join(EMBEDDED)} only.{nearest(str(text), EMBEDDED)}")
-    folder = _FOLDER / EMBEDDED[str(text)]
-    if not folder.is_dir():
-        raise UserError(f"checkpoint {text}: this version of the package comes without {folder.name}: give a path")
-    return folder
+    names = embedded_names()
+    if text not in names:
+        carried = f"carries {' and '.join(names)} only" if names else "carries no checkpoint"
+        raise UserError(f"checkpoint {text}: this version of the package {carried}: give a path.{nearest(str(text), names)}")
+    return _FOLDER / EMBEDDED[str(text)]
+
+
+def embedded_names() -> list[str]:
+    """Return the names of the checkpoints that this version of the package carries."""
+    return [name for name, folder in EMBEDDED.items() if (_FOLDER / folder).is_dir()]
 
 
 def name_of(path: Path) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
@@ -13,11 +12,11 @@ from osediff_exp.losses.adversarial import critic_objective, frozen_call, genera
 from osediff_exp.models.discriminators.unet import UNetDiscriminator
 from osediff_exp.models.perceptual import st_lpips_distance
 from osediff_exp.pretraining.initial import carry_over
-from osediff_exp.pretraining.schedule import adamw_with_cosine
+from osediff_exp.pretraining.schedule import CosineTraining
 from osediff_exp.randomness import sample_noise
 
 
-class AutoencoderPretraining(pl.LightningModule):
+class AutoencoderPretraining(CosineTraining):
     """Train an AutoencoderKL: L1, a small KL penalty and, where they have a weight, ST-LPIPS and a discriminator.
 
     Rombach et al. 2022, section 3.1, with ST-LPIPS in place of LPIPS and a fixed adversarial weight. L1 alone leaves a decoder that
@@ -50,7 +49,7 @@ class AutoencoderPretraining(pl.LightningModule):
         adversarial_weight: float = 0.0,
         discriminator_width: int = 16,
     ) -> None:
-        super().__init__()
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, max_steps=max_steps)
         self.vae = AutoencoderKL(**architecture).to(memory_format=torch.channels_last)
         if init is not None:
             carry_over(self.vae, init)
@@ -60,7 +59,6 @@ class AutoencoderPretraining(pl.LightningModule):
         self.perceptual = st_lpips_distance(perceptual_net) if perceptual_weight else None
         self.discriminator = UNetDiscriminator(width=discriminator_width, spectral_norm=True) if adversarial_weight else None
         self.perceptual_weight, self.adversarial_weight = perceptual_weight, adversarial_weight
-        self.learning_rate, self.weight_decay, self.warmup_steps, self.max_steps = learning_rate, weight_decay, warmup_steps, max_steps
         self.kl_weight = kl_weight
         self.seed = seed
 
@@ -99,16 +97,6 @@ class AutoencoderPretraining(pl.LightningModule):
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return named pictures (N, 3, H, W) in [0, 1] that show the state of training."""
         return {"original": batch["hq"], "reconstruction": self.reconstruct(batch["hq"])}
-
-    def configure_optimizers(self) -> Any:
-        optimizer, schedule = adamw_with_cosine(
-            self,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            warmup_steps=self.warmup_steps,
-            max_steps=self.max_steps,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 @torch.no_grad()

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from osediff_exp.models.taggers.ram.lora import add_lora, lora_parameters, without_lora
 from osediff_exp.models.taggers.ram.network import RAM, RAMOutput, prepare
-from osediff_exp.pretraining.schedule import adamw_with_cosine
+from osediff_exp.pretraining.schedule import CosineTraining
 
 
 def alignment(student: RAMOutput, teacher: RAMOutput) -> dict[str, Tensor]:
@@ -28,7 +27,7 @@ def alignment(student: RAMOutput, teacher: RAMOutput) -> dict[str, Tensor]:
     return {"embeds": F.mse_loss(student.image_embeds.float(), teacher.image_embeds.float()), "logits": logits}
 
 
-class DAPEPretraining(pl.LightningModule):
+class DAPEPretraining(CosineTraining):
     """Train DAPE's LoRA on pairs {lq, hq}; teacher and student are one network, with LoRA and without.
 
     Args:
@@ -51,12 +50,11 @@ class DAPEPretraining(pl.LightningModule):
         warmup_steps: int,
         max_steps: int,
     ) -> None:
-        super().__init__()
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, max_steps=max_steps)
         self.strict_loading = False  # checkpoints hold what trains
         add_lora(network, rank=rank)
         self.network = network
         self.logits_weight, self.antialias = logits_weight, antialias
-        self.learning_rate, self.weight_decay, self.warmup_steps, self.max_steps = learning_rate, weight_decay, warmup_steps, max_steps
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return what a batch teaches: ``embeds``, ``logits`` and their weighted sum ``loss``."""
@@ -86,16 +84,6 @@ class DAPEPretraining(pl.LightningModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return LoRA alone: RAM has its own file."""
         return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name.endswith(("lora_A", "lora_B"))}
-
-    def configure_optimizers(self) -> Any:
-        optimizer, schedule = adamw_with_cosine(
-            self,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            warmup_steps=self.warmup_steps,
-            max_steps=self.max_steps,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property
     def num_trained(self) -> int:

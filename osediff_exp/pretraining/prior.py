@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,13 +12,13 @@ from osediff_exp.diffusion import add_noise, regression_target
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.pretraining.captions import caption
 from osediff_exp.pretraining.sampling import ddim_sample
-from osediff_exp.pretraining.schedule import adamw_with_cosine
+from osediff_exp.pretraining.schedule import CosineTraining
 from osediff_exp.randomness import numpy_generator, sample_integers, sample_noise
 
 _VALIDATION_TIMESTEPS = (100, 300, 500, 700, 900)
 
 
-class PriorPretraining(pl.LightningModule):
+class PriorPretraining(CosineTraining):
     """Train U-Net and text encoder as a latent diffusion model whose text conditioning knows sharp from degraded.
 
     A training sample is sharp (``hq``) or, with ``degraded_fraction``, degraded (``lq``), with the caption to match. Logs ``train/loss``
@@ -41,13 +40,12 @@ class PriorPretraining(pl.LightningModule):
         max_steps: int,
         seed: int,
     ) -> None:
-        super().__init__()
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, max_steps=max_steps)
         self.backbone = backbone
         backbone.unet.requires_grad_(True)
         backbone.text_encoder.requires_grad_(True)
         self.positive_prompt, self.negative_prompt = positive_prompt, negative_prompt
         self.degraded_fraction, self.drop_probability = degraded_fraction, drop_probability
-        self.learning_rate, self.weight_decay, self.warmup_steps, self.max_steps = learning_rate, weight_decay, warmup_steps, max_steps
         self.seed = seed
 
     def _choose(self, batch: dict[str, Any]) -> tuple[Tensor, list[str]]:
@@ -132,13 +130,3 @@ class PriorPretraining(pl.LightningModule):
             rows[f"guidance_{guidance:g}"] = self.decode(denoised)
         rows["hq"] = hq
         return rows
-
-    def configure_optimizers(self) -> Any:
-        optimizer, schedule = adamw_with_cosine(
-            self,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            warmup_steps=self.warmup_steps,
-            max_steps=self.max_steps,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

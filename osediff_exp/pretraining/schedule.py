@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
-from torch import nn
+import pytorch_lightning as pl
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -17,10 +19,15 @@ def cosine_with_warmup(step: int, *, warmup_steps: int, max_steps: int, floor: f
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def adamw_with_cosine(
-    module: nn.Module, *, learning_rate: float, weight_decay: float, warmup_steps: int, max_steps: int
-) -> tuple[AdamW, LambdaLR]:
-    """Return AdamW over the trainable parameters of ``module`` and its per-step cosine schedule."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
-    return optimizer, LambdaLR(optimizer, lambda step: cosine_with_warmup(step, warmup_steps=warmup_steps, max_steps=max_steps))
+class CosineTraining(pl.LightningModule):
+    """Train what is trainable with AdamW, at a rate that rises over ``warmup_steps`` and falls to ``max_steps`` as a cosine."""
+
+    def __init__(self, *, learning_rate: float, weight_decay: float, warmup_steps: int, max_steps: int) -> None:
+        super().__init__()
+        self.learning_rate, self.weight_decay, self.warmup_steps, self.max_steps = learning_rate, weight_decay, warmup_steps, max_steps
+
+    def configure_optimizers(self) -> Any:
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = AdamW(parameters, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay)
+        factor = partial(cosine_with_warmup, warmup_steps=self.warmup_steps, max_steps=self.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

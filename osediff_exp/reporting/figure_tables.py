@@ -22,6 +22,7 @@ _ENVIRONMENT = {
     "version": "osediff_exp",
     "commit": "Commit",
     "backbone_fingerprint": "Backbone fingerprint",
+    "init": "Weights at the start",
 }
 # The costs people ask for, in this order, with their headings; other numbers stand under "other figures".
 _COSTS = {
@@ -82,6 +83,8 @@ def _cost(key: str, value: Any) -> str:
 
 def _environment(key: str, value: Any) -> str:
     """Write a text of the environment; a commit as git shortens it, with "+" for changes that were not committed."""
+    if key == "init" and not value:
+        return "untrained"
     if key != "commit" or not value:
         return show_figure(key, value)
     return ", ".join(text[:_SHORT_COMMIT] + ("+" if "dirty" in text else "") for text in str(value).split(", "))

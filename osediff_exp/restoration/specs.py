@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from osediff_exp.checkpoints import own
 from osediff_exp.checkpoints.files import RECORD, read_pickle
-from osediff_exp.checkpoints.named import EMBEDDED, OTHER_RESTORERS, checkpoint_path, is_embedded, name_of
+from osediff_exp.checkpoints.named import OTHER_RESTORERS, checkpoint_path, embedded_names, is_embedded, name_of
 from osediff_exp.data.images import is_image_file
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.restoration import realesrgan
@@ -56,7 +56,7 @@ def parse_restorer(entry: str) -> RestorerSpec:
 
 def _no_such(entry: str, path: Path, prefix: str) -> str:
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(prefix, _PREFIXES) if prefix else nearest(path.name, [*siblings, *OTHER_RESTORERS, *EMBEDDED])
+    hint = nearest(prefix, _PREFIXES) if prefix else nearest(path.name, [*siblings, *OTHER_RESTORERS, *embedded_names()])
     names = ", ".join(OTHER_RESTORERS)
     return f"restorer '{entry}': there is no such file or folder; give {names}, a checkpoint, a folder of outputs or a model file.{hint}"
 

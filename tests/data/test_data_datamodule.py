@@ -219,7 +219,7 @@ def test_sample_configuration_holds_24_photos_out(degradation: Degradation) -> N
     assert len(held_out) == 24
     assert held_out.isdisjoint(data.train_pairs.lists[0])
     shapes = {tuple(batch["hq"].shape) for batch in data.val_dataloader()}
-    assert shapes == {(4, 3, 256, 256)}
+    assert shapes == {(4, 3, 192, 192)}
     assert batches(data, 1)[0]["hq"].shape == (2, 3, 96, 96)  # type: ignore[attr-defined]
 
 

@@ -151,6 +151,7 @@ def test_the_users_mistakes_are_named(kind: type[LossTerm], settings: dict[str, 
 def test_a_terms_file_builds_it_with_the_lambdas_weight(name: str) -> None:
     register_resolvers()
     recipe = {"lambda1_scale": 0.5, "lambda2_scale": 0.25, "score_learning_rate": 1e-3, "discriminator_width": 4, "dmd_gan_weight": 0.1}
+    recipe |= {"guidance": 3.0, "distill_t_min": 30, "distill_t_max": 600, "lora_rank": 2, "lora_policy": "rank"}
     config = OmegaConf.merge(
         {"lambda1": 3.0, "lambda2": 2.0, "backbone": {"recipe": recipe}}, {"terms": OmegaConf.load(CONF / f"{name}.yaml")}
     )

@@ -33,10 +33,10 @@ def fill(config: DictConfig, run_dir: Path) -> Figures:
     else:
         assert data.train_pairs is not None
         count = num_samples(config)
-        _tag(work, work.in_training, _Crops(data.train_pairs, asked.train_image, shared_order(count)), "crops", data.num_workers)
+        _tag(work, work.in_training, _Asked(data.train_pairs, asked.train_image, shared_order(count)), "crops", data.num_workers)
     assert data.val_pairs is not None
     if len(data.val_pairs):
-        pictures = _Stored(data.val_pairs, asked.test_image, shared_order(len(data.val_pairs)))
+        pictures = _Asked(data.val_pairs, asked.test_image, shared_order(len(data.val_pairs)))
         _tag(work, work.extractor, pictures, "validation", data.num_workers)
     figures = work.figures() | {"num_failed": len(failures)}
     if failures:
@@ -59,22 +59,8 @@ def num_samples(config: DictConfig) -> int:
     return int(trainer.max_steps * trainer.batch_size * micro_batches_per_step(config) * devices * trainer.num_nodes)
 
 
-class _Crops(Dataset[Tensor]):
-    """Crops of the training stream as they will be asked about; a ground truth is cut without the work of degrading it."""
-
-    def __init__(self, pairs: TrainingPairs, image: str, order: Sequence[int]) -> None:
-        self.pairs, self.image, self.order = pairs, image, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, k: int) -> Tensor:
-        i = self.order[k]
-        return to_tensor(self.pairs.hq(i)) if self.image == "hq" else self.pairs[i][self.image]
-
-
-class _Stored(Dataset[Tensor]):
-    """The validation's pictures."""
+class _Asked(Dataset[Tensor]):
+    """One picture of each sample, as prompts will be asked for it; in the order of ``order``."""
 
     def __init__(self, pairs: Any, image: str, order: Sequence[int]) -> None:
         self.pairs, self.image, self.order = pairs, image, order
@@ -83,7 +69,10 @@ class _Stored(Dataset[Tensor]):
         return len(self.order)
 
     def __getitem__(self, k: int) -> Tensor:
-        return self.pairs[self.order[k]][self.image]
+        i = self.order[k]
+        if self.image == "hq" and isinstance(self.pairs, TrainingPairs):  # cut without the work of degrading it
+            return to_tensor(self.pairs.hq(i))
+        return self.pairs[i][self.image]
 
 
 def _tag(work: Work, extractor: TaggedPrompt, pictures: Dataset[Tensor], what: str, num_workers: int) -> None:
