@@ -84,7 +84,7 @@ def _cost(key: str, value: Any) -> str:
 def _environment(key: str, value: Any) -> str:
     """Write a text of the environment; a commit as git shortens it, with "+" for changes that were not committed."""
     if key == "init" and not value:
-        return "untrained"
+        return "the backbone's"
     if key != "commit" or not value:
         return show_figure(key, value)
     return ", ".join(text[:_SHORT_COMMIT] + ("+" if "dirty" in text else "") for text in str(value).split(", "))
