@@ -48,6 +48,7 @@ def test_batch_is_what_the_contract_says(photos: Path, degradation: Degradation)
     assert isinstance(batch["name"], list)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_workers_do_not_change_the_stream(photos: Path, degradation: Degradation) -> None:
     alone, helped = (batches(module(photos, degradation, num_workers=workers), 5) for workers in (0, 2))
     for key in ("lq", "hq", "index"):
