@@ -1,4 +1,4 @@
-"""Judge a backbone as VSD uses it: ``python experiments/tiny_prior/judge.py PHOTOS [BACKBONE]`` (PHOTOS has ``val``, BACKBONE: embedded:tiny).
+"""Judge a backbone as VSD uses it: ``python experiments/tiny_prior/judge.py PHOTOS [BACKBONE]`` (PHOTOS has ``val``; embedded:tiny).
 
 Prints Markdown: the VAE's reconstruction; the loss at each t with the right words, the positive prompt alone and another photo's words;
 and, for low-quality pictures noised to t and denoised under guidance, FD, KID and sharpness against the originals.
@@ -32,7 +32,7 @@ from osediff_exp.randomness import sample_noise
 
 CROPS_PER_PHOTO = 2
 SIDE = 128
-GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5)
+GUIDANCES = (1.0, 2.0, 3.0, 5.0)
 TIMESTEPS = (50, 100, 200, 300, 500, 700, 900)
 STEPS = 8
 

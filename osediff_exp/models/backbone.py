@@ -19,7 +19,7 @@ from osediff_exp.diffusion import PredictionType
 from osediff_exp.errors import UserError
 from osediff_exp.models.noise_schedule import NoiseSchedule
 from osediff_exp.models.prompt_cache.fingerprints import encoder_key
-from osediff_exp.models.sources import Part, PartLoader, resolve_source
+from osediff_exp.models.sources import Part, PartLoader, resolve_source, source_name
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -136,7 +136,7 @@ def load_backbone(
         text_encoder=load(CLIPTextModel, source, Part.TEXT_ENCODER, torch_dtype),
         tokenizer=load.tokenizer(source),
         schedule=schedule,
-        source=str(source),
+        source=source_name(source),
     )
 
 

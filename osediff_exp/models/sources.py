@@ -84,8 +84,9 @@ def as_source(text: str) -> Source:
     """Return what ``text`` names: an embedded model or a folder (Path), or a hub repository (str); UserError where it is neither."""
     if text.startswith("embedded:"):
         folder = EMBEDDED / text.removeprefix("embedded:")
-        if not folder.is_dir():
-            raise UserError(f"no embedded backbone '{folder.name}'.{nearest(folder.name, [p.name for p in EMBEDDED.glob('*')])}")
+        if not (folder / _MARKER).is_file():
+            known = [path.parents[1].name for path in EMBEDDED.glob(f"*/{_MARKER}")]  # checkpoints lie beside them
+            raise UserError(f"no embedded backbone '{folder.name}'.{nearest(folder.name, known)}")
         return folder
     folder = Path(text).expanduser()
     if folder.is_dir():
@@ -95,6 +96,11 @@ def as_source(text: str) -> Source:
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         return text
     raise UserError("no such folder")
+
+
+def source_name(source: Source) -> str:
+    """Return what :func:`as_source` understands as ``source`` wherever the package lies: its own folders go by name."""
+    return f"embedded:{source.name}" if isinstance(source, Path) and source.parent == EMBEDDED else str(source)
 
 
 def _first_line(error: Exception) -> str:

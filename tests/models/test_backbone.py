@@ -94,6 +94,14 @@ def test_the_first_source_that_has_a_model_wins(tmp_path: Path, backbone_folder:
     assert load_backbone(sources=tried).source == str(backbone_folder)
 
 
+def test_the_package_s_own_goes_by_name_in_what_is_written() -> None:
+    assert sources.source_name(sources.as_source("embedded:tiny")) == "embedded:tiny"
+    assert sources.source_name(Path("/models/tiny")) == str(Path("/models/tiny"))
+    assert sources.source_name("owner/name") == "owner/name"
+    with pytest.raises(UserError, match=r"no embedded backbone 'tiny_start'\. Did you mean 'tiny'"):
+        sources.as_source("embedded:tiny_start")
+
+
 def test_no_source_is_one_line_that_names_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*args: object, **kwargs: object) -> None:
         raise OSError("cannot reach the hub\nmany\nlines")
