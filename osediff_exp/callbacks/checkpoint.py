@@ -7,6 +7,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from osediff_exp.bad_steps import all_finite
+from osediff_exp.errors import UserError
+
 
 class LastCheckpoint(pl.Callback):
     """Save ``folder/last.ckpt`` every ``every`` optimizer steps and at the end.
@@ -30,8 +33,18 @@ class LastCheckpoint(pl.Callback):
             self.save(trainer, step)
 
     def save(self, trainer: pl.Trainer, step: int) -> None:
-        """Write the state after ``step`` optimizer steps; to be called between two steps."""
+        """Write the state after ``step`` optimizer steps; to be called between two steps.
+
+        Raises:
+            UserError: a weight is not finite: no later step can mend that, and the checkpoint of before is kept.
+        """
         assert self.folder is not None
+        weights = [weight for weight in trainer.lightning_module.parameters() if weight.requires_grad]
+        if not all_finite(weights):
+            raise UserError(
+                f"after step {step} there are weights that are not finite: the checkpoint of before is kept; try a lower learning rate, or "
+                "another precision"
+            )
         path = self.folder / "last.ckpt"
         temporary = path.with_name("last.ckpt.part")
         self.folder.mkdir(parents=True, exist_ok=True)

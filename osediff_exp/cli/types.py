@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from osediff_exp.cli.schema import nullable_types
@@ -18,6 +19,8 @@ def type_problem(key: str, value: Any, default: Any) -> str | None:
     """
     if value == MISSING:
         return None
+    if not _finite(value):
+        return f"{key}={_show(value)}: a number must be finite"
     expected = _expected(key, default)
     if expected is None or _fits(key, value, expected):
         return _element_problem(key, value, default) if isinstance(value, list) and isinstance(default, list) else None
@@ -37,6 +40,12 @@ def _fits(key: str, value: Any, expected: tuple[type, ...]) -> bool:
     if value is None:
         return nullable_types(key) is not None or not set(expected) <= {int, float, bool}
     return type(value) in expected or (type(value) is int and float in expected)
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _element_problem(key: str, value: list[Any], default: list[Any]) -> str | None:

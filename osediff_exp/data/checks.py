@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from osediff_exp.data.images import load_rgb
 from osediff_exp.errors import UserError
+from osediff_exp.picture_header import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +56,7 @@ def find_bad_images(paths: Sequence[Path], *, min_size: int, verify: Verify = "h
 
 def _complaint(path: Path, min_size: int, verify: Verify) -> str:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             width, height = image.size  # as stored: a rotation by EXIF does not change the shorter side, and asking for it decodes a PNG
         if min(width, height) < min_size:
             return f"{width} x {height}, needs {min_size} x {min_size}"

@@ -19,6 +19,7 @@ from torch import Tensor
 from osediff_exp.callbacks.ema import warmed_up_decay
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.callbacks.progress import LiveProgress
+from osediff_exp.callbacks.skip_bad_steps import SkipBadSteps
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.models.backbone import Backbone, fingerprint_of, load_backbone, save_backbone
@@ -154,6 +155,7 @@ def _fit(
         logger=loggers,
         callbacks=[
             *([WeightAveraging(avg_fn=_ema(settings["ema_decay"]))] if settings["ema_decay"] is not None else []),
+            SkipBadSteps(limit=settings["max_bad_steps"], folder=run_dir),
             _Position(),
             *([PretrainingPictures(folder=run_dir / "images")] if hasattr(module, "pictures") else []),
             checkpoint,
@@ -172,7 +174,8 @@ def _ema(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     def average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
         if not averaged.is_floating_point():  # buffers such as position ids
             return current
-        return averaged.lerp(current.to(averaged.dtype), 1 - warmed_up_decay(decay, int(num_averaged)))
+        moved = averaged.lerp(current.to(averaged.dtype), 1 - warmed_up_decay(decay, int(num_averaged)))
+        return torch.where(moved.isfinite(), moved, averaged)
 
     return average
 
