@@ -91,7 +91,7 @@ class BadSteps:
             path = folder / (f"bad_batch_rank{rank}.pt" if rank else "bad_batch.pt")
             self._save(path, step)
             raise UserError(
-                f"{self.limit} steps in a row, up to step {step}, had a loss or gradient that is not finite: none of them changed a weight, "
+                f"{self.limit} steps in a row, up to step {step}, had a loss or gradient that is not finite: none changed a weight, "
                 f"and the last batch is in {path}; try a lower learning rate, other loss weights or another precision"
             )
         self._start_step()

@@ -44,10 +44,9 @@ def open_picture(file: Path | IO[bytes]) -> Iterator[Image.Image]:
     """
     with _opened(file) as image:
         width, height = image.size
-        if width * height > max_megapixels() * 1e6:
-            raise ValueError(
-                f"its header claims {width} x {height} = {width * height / 1e6:,.0f} megapixels, more than max_megapixels={max_megapixels():g}"
-            )
+        megapixels, most = width * height / 1e6, max_megapixels()
+        if megapixels > most:
+            raise ValueError(f"its header claims {width} x {height} = {megapixels:,.0f} megapixels, more than max_megapixels={most:g}")
         yield image
 
 

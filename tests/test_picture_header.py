@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,8 @@ from osediff_exp.restoration.picture_files import read_picture
 
 
 @pytest.fixture(autouse=True)
-def _own_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, repr(DEFAULT_MEGAPIXELS))
-    yield
 
 
 def claiming(path: Path, width: int, height: int) -> Path:

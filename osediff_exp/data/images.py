@@ -49,7 +49,8 @@ def load_rgb(path: Path, *, reduce_to: int | None = None) -> ByteImage:
             integer factor that leaves the shorter side at least ``reduce_to`` pixels long.
 
     Raises:
-        OSError, ValueError, SyntaxError: the file is missing, damaged, larger than ``max_megapixels``, or holds floating-point pixels (their range is not defined).
+        OSError, ValueError, SyntaxError: the file is missing, damaged, larger than ``max_megapixels``, or holds
+            floating-point pixels (their range is not defined).
     """
     with open_picture(path) as image:
         image.load()

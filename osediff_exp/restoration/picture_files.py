@@ -34,7 +34,8 @@ def read_picture(path: Path) -> Picture:
     """Read png, jpg, webp, bmp or tif.
 
     Raises:
-        OSError, ValueError, SyntaxError: the file is missing, damaged, no image, larger than ``max_megapixels``, or of a kind that is not supported; one short clause.
+        OSError, ValueError, SyntaxError: the file is missing, damaged, no image, larger than ``max_megapixels``, or of a kind that is not
+            supported; one short clause.
     """
     try:
         with open_picture(path) as image:

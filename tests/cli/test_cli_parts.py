@@ -20,7 +20,7 @@ from osediff_exp.cli.ranks import process_rank
 from osediff_exp.cli.records import exit_status, write_result, write_text
 from osediff_exp.cli.resolvers import register_resolvers, slug
 from osediff_exp.cli.targets import target_paths, target_problem
-from osediff_exp.cli.types import type_problem
+from osediff_exp.cli.types import value_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_slugs_are_safe_and_bounded_and_distinct() -> None:
     ],
 )
 def test_which_values_fit_which_defaults(value: object, default: object, fits: bool) -> None:
-    assert (type_problem("some.key", value, default) is None) == fits
+    assert (value_problem("some.key", value, default) is None) == fits
 
 
 def test_the_nearest_key_is_searched_over_the_whole_tree() -> None:
