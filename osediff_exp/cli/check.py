@@ -75,6 +75,8 @@ def _check_option(composer: Composer, override: Override) -> None:
         raise UserError(f"'{override.input_line}' has no key: write key=value")
     if composer.is_group(key) and not override.is_delete() and not isinstance(value, str | list | dict):
         raise UserError(no_such_option(key, str(value), composer.options(key)))
+    if composer.is_group(key) and isinstance(value, list) and (odd := [item for item in value if not isinstance(item, str)]):
+        raise UserError(no_such_option(key, str(odd[0]), composer.options(key)))
 
 
 def _check_key(composer: Composer, override: Override, reference: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ RULES: dict[str, Rule] = {
     "benchmark.training_step": flag(),
     "benchmark.*": whole(1),
     "complexity.size": whole(8, 65536, multiple=8),
-    "tag.samples": whole(1, null=True),
+    "tag.samples": whole(0, null=True),
     "tag.batch_size": whole(1, 65536),
     "tag.device": DEVICE,
     # the restorer
