@@ -23,6 +23,11 @@ class Incomplete(UserError):  # noqa: N818 - a state of the job: its figures cou
         self.figures = dict(figures)
 
 
+def shown(path: object) -> str:
+    """Return a path on one line of printable signs: a newline in a file's name, or bytes that are no text, would spoil a list of names."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(path))
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the valid name closest to ``name``, or an empty string."""
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)

@@ -58,6 +58,7 @@ def quiet_libraries() -> None:
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged files, which our own line names
 
 
 def peak_memory_gib() -> float:

@@ -57,7 +57,7 @@ def load_picture(path: Path) -> Image.Image | None:
     try:
         with open_picture(io.BytesIO(path.read_bytes())) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises for damaged files
+    except (OSError, SyntaxError, ValueError):  # what is raised of damaged files
         return None
 
 

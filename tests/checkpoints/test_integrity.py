@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -64,10 +65,8 @@ def test_a_kill_at_any_step_leaves_a_whole_last_checkpoint(tmp_path: Path, kill_
         patch.setattr(Path, "replace", moment(Path.replace))
         patch.setattr(integrity.os, "fsync", moment(os.fsync))
         patch.setattr(integrity.os, "link", moment(os.link))
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             save(tmp_path, 3)
-        except KeyboardInterrupt:
-            pass
     newest = newest_intact(tmp_path)
     assert newest == tmp_path / LAST
     assert steps_of(newest) in (2, 3)
