@@ -14,7 +14,7 @@ from hostile_files import BAD, EITHER, GOOD, HOSTILE, write_hostile
 ROOT = Path(__file__).parents[2]
 SMALL = ("trainer=debug", "trainer.max_steps=1", "trainer.validate_every=1", "loss/terms=[mse]", "data.crop_size=16", "data.val_size=16")
 TASKS = {
-    "restore": ("task=restore", "checkpoint=embedded:tiny", "input=photos", "upscale=1"),
+    "restore": ("task=restore", "checkpoint=trained", "input=photos", "upscale=1"),
     "score": ("task=score", "pred=photos", "gt=photos", "metrics=psnr_ssim"),
     "evaluate": ("task=evaluate", "data=pairs", "data.lr_root=photos", "data.hr_root=photos", "metrics=psnr_ssim", "restorers=[bicubic]"),
     "train": (*SMALL, "data=folder", "data.root=photos", "data.verify=full", "data.bad_images=skip", "logger.wandb.mode=disabled"),
@@ -27,13 +27,19 @@ TASKS = {
 }
 
 
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OSEDIFF_CACHE": str(folder / "own_cache")}
+    words = [sys.executable, "-m", "osediff_exp", *arguments]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_each_file_is_used_or_named(task: str, tmp_path: Path) -> None:
     write_hostile(tmp_path / "photos")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OSEDIFF_CACHE": str(tmp_path / "own_cache")}
-    command = [sys.executable, "-m", "osediff_exp", *TASKS[task], "hydra.run.dir=out"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+    if task == "restore":
+        command("trainer=debug", *SMALL[1:4], "data.val_first=0", "logger.wandb.mode=disabled", "hydra.run.dir=trained", folder=tmp_path)
+    done = command(*TASKS[task], "hydra.run.dir=out", folder=tmp_path)
     said = done.stdout + done.stderr
     assert "Traceback" not in said, said[-2000:]
     assert not (tmp_path / "out" / "error.log").exists(), said[-2000:]
