@@ -97,16 +97,27 @@ def _unknown(composer: Composer, key: str, reference: dict[str, Any], origin: st
 
 def _check_tree(composer: Composer, config: DictConfig, reference: DictConfig, origin: _Origin) -> None:
     defaults = _plain(reference)
-    task, values = str(OmegaConf.select(config, "task.name", default="")), {}
-    for key, value in _leaves(_own(config)):
+    task, values, own = str(OmegaConf.select(config, "task.name", default="")), {}, _own(config)
+    for key, value in _leaves(own):
         if not exists(defaults, key) and not _below_null(defaults, key):
             raise UserError(_unknown(composer, key, defaults, origin(key)))
         values[key] = found = resolved(config, key, value)
-        problem = value_problem(key, found, resolved(reference, key, None), task)
+        problem = value_problem(key, found, resolved(reference, key, None), task, ruled=_is_ours(own, key))
         if problem:
             raise UserError(f"{problem}{origin(key)}")
     if problem := relation_problem(values):
         raise UserError(problem)
+
+
+def _is_ours(tree: Any, key: str) -> bool:
+    """Tell whether a key is one that the schema knows: a component of the user's own may give its name another meaning."""
+    target = ""
+    for part in key.split("."):
+        if not isinstance(tree, dict):
+            break
+        target = str(tree.get("_target_", target))
+        tree = tree.get(part)
+    return target.startswith(("${", *TARGETS)) or not target
 
 
 def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

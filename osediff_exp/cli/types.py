@@ -11,17 +11,17 @@ from osediff_exp.cli.schema.rules import NAMES, kind_of
 MISSING = "???"
 
 
-def value_problem(key: str, value: Any, default: Any, task: str = "") -> str | None:
+def value_problem(key: str, value: Any, default: Any, task: str = "", *, ruled: bool = True) -> str | None:
     """Return what is wrong with ``value`` beside the default the files declare for ``key``, or None.
 
-    What the schema says of the key counts. For a key that it does not know, the default's type does: a whole number fits a float, and
-    null fits a text, a list or a group of keys; a null or mandatory (``???``) default takes anything.
+    What the schema says of the key counts. For a key that it does not know, or that is not ``ruled`` by it, the default's type does: a
+    whole number fits a float, and null fits a text, a list or a group of keys; a null or mandatory (``???``) default takes anything.
     """
     if value == MISSING:
         return None
     if not _finite(value):
         return f"{key}={_show(value)}: a number must be finite"
-    rule = rule_for(key, task)
+    rule = rule_for(key, task) if ruled else None
     if rule is None:
         return _type_problem(key, value, default, _types_of(default), null=type(default) not in (int, float, bool)) or _element_problem(
             key, value, default

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from osediff_exp.cli.check import check, resolved
+from osediff_exp.cli.check import _is_ours, check, resolved
 from osediff_exp.cli.compose import open_composer
 from osediff_exp.cli.conf_tree import conf_dir
 from osediff_exp.cli.schema import RULES, is_open, rule_for
@@ -73,6 +73,14 @@ def test_a_key_of_a_users_own_takes_what_its_default_says() -> None:
     assert value_problem("loss.terms.mine.sharpness", "much", 0.5) == (
         "loss.terms.mine.sharpness=much: expected a number (default 0.5), got a text"
     )
+
+
+def test_a_name_of_ours_in_a_users_component_is_the_users() -> None:
+    tree = {"loss": {"terms": {"mine": {"_target_": "mine.Term", "alpha": 0.5}, "vsd": {"_target_": "osediff_exp.x.Y", "alpha": "rank"}}}}
+    assert not _is_ours(tree, "loss.terms.mine.alpha")
+    assert _is_ours(tree, "loss.terms.vsd.alpha")
+    assert _is_ours(tree, "trainer.max_steps")
+    assert value_problem("loss.terms.mine.alpha", 0.7, 0.5, ruled=False) is None
 
 
 RANGES = [
