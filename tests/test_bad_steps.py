@@ -11,11 +11,13 @@ import pytorch_lightning as pl
 import torch
 from tiny_parts import largest_difference, make_data, make_module, make_terms, make_trainer, trainable
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from osediff_exp.bad_steps import BadSteps, all_finite
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
 from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
+from osediff_exp.callbacks.skip_bad_steps import SkipBadSteps
 from osediff_exp.errors import UserError
 from osediff_exp.losses.base import LossInputs, LossTerm, TermOutput
 from osediff_exp.losses.mse import MSELoss
@@ -127,3 +129,44 @@ def test_weights_that_are_not_finite_replace_no_checkpoint_and_no_average(backbo
         make_trainer(tmp_path, callbacks=[ema, save]).fit(module, datamodule=make_data(tmp_path / "photos", batch_size=2))
     assert all_finite(ema.average.values())
     assert not (tmp_path / "checkpoints" / "last.ckpt.part").exists()
+
+
+# ---- pretraining, whose optimizer Lightning steps
+
+
+class Line(pl.LightningModule):
+    """One weight; the loss of a batch that holds NaN is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen: list[float] = []
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        self.seen.append(float(self.weight))
+        return (self.weight * batch["x"]).sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW([self.weight], lr=0.1, weight_decay=0.5)
+
+
+def pretrain(folder: Path, *values: float, limit: int) -> tuple[Line, SkipBadSteps]:
+    module, skip = Line(), SkipBadSteps(limit=limit, folder=folder)
+    batches = [{"x": torch.tensor([value])} for value in values]
+    trainer = make_trainer(folder, callbacks=[skip], max_steps=len(values), max_epochs=None, val_check_interval=None, limit_val_batches=0)
+    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    return module, skip
+
+
+def test_a_bad_batch_of_a_pretraining_moves_neither_weight_nor_average(tmp_path: Path) -> None:
+    module, skip = pretrain(tmp_path, 1.0, NAN, 1.0, limit=2)
+    alone, _ = pretrain(tmp_path, 1.0, 1.0, limit=2)
+    assert module.seen[1] == module.seen[2] != module.seen[0]
+    assert torch.equal(module.weight, alone.weight)
+    assert skip.state_dict() == {"skipped": 1, "in_a_row": 0}
+
+
+def test_a_pretraining_that_only_skips_ends_with_its_batch(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 steps in a row, up to step 3"):
+        pretrain(tmp_path, 1.0, NAN, INF, 1.0, limit=2)
+    assert torch.load(tmp_path / "bad_batch.pt")["batches"][0]["x"].tolist() == [INF]
