@@ -64,7 +64,7 @@ class BadSteps:
             scale: the factor of fp16's scaler.
         """
         losses, self._judged = torch.stack(self._losses[self._judged :]), len(self._losses)
-        flags = torch.stack([losses.isfinite().all(), gradient_norms.isfinite().all()])
+        flags = torch.stack([losses.isfinite().all(), gradient_norms.isfinite().all()]).float()  # not every backend gathers bool
         losses_finite, gradients_finite = (bool(ok) for ok in (gather(flags).reshape(-1, 2) if gather else flags[None]).all(dim=0))
         if losses_finite and gradients_finite:
             return True

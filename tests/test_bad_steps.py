@@ -73,7 +73,7 @@ def test_an_update_is_skipped_for_its_loss_or_any_gradient(loss: float, norms: T
 
 def test_all_ranks_hear_of_another_ranks_loss() -> None:
     bad = BadSteps(limit=2)
-    assert not judged(bad, 1.0, gather=lambda own: torch.stack([own, torch.tensor([False, True])]))
+    assert not judged(bad, 1.0, gather=lambda own: torch.stack([own, torch.tensor([0.0, 1.0])]))
 
 
 def test_fp16s_overflows_end_no_training_until_the_factor_is_down() -> None:

@@ -31,6 +31,7 @@ from osediff_exp.pretraining.pictures import PretrainingPictures
 from osediff_exp.pretraining.prior import PriorPretraining
 from osediff_exp.runtime import prepare_process, quiet_libraries
 from osediff_exp.tasks.dape import DAPE, dape_module, save_dape
+from osediff_exp.tasks.resuming import checkpoint_to_resume
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +165,8 @@ def _fit(
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    last = run_dir / "checkpoints" / "last.ckpt"
-    resume = str(last) if config.resume == "auto" and last.is_file() else (None if config.resume == "auto" else config.resume)
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    resume = checkpoint_to_resume(config, run_dir, steps="global_step")
+    trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume), weights_only=True)
     return trainer
 
 
