@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 DEFAULT_MEGAPIXELS = 300.0
 """Above the largest photos of a single shot (200 megapixels), and under 1 GB as 8-bit RGB."""
@@ -38,7 +38,7 @@ def max_megapixels() -> float:
 
 
 @contextmanager
-def open_picture(file: Path | IO[bytes]) -> Iterator[Image.Image]:
+def open_picture(file: Path | IO[bytes]) -> Iterator[ImageFile.ImageFile]:
     """Yield the picture with its header read and no pixel decoded; what decoding raises of a damaged file becomes a ValueError.
 
     Raises:
@@ -61,7 +61,7 @@ def _judge(image: Image.Image) -> None:
         raise ValueError(f"its header claims {width} x {height} = {megapixels:,.0f} megapixels, more than max_megapixels={most:g}")
 
 
-def _opened(file: Path | IO[bytes]) -> Image.Image:
+def _opened(file: Path | IO[bytes]) -> ImageFile.ImageFile:
     from PIL import Image  # not above: the command line knows this module, and its help need not wait for Pillow
 
     if isinstance(file, Path) and file.exists() and not file.is_file():

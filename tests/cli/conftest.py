@@ -43,6 +43,6 @@ def call(workplace: Path) -> Call:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "osediff_exp", "--config-path", str(CONF), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=workplace, env=environment, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, cwd=workplace, env=environment, timeout=300, check=False)
 
     return run
