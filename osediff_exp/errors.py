@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 class UserError(Exception):
     """A mistake the user can mend; its message is one line: what is wrong, where, what to do."""
 
+    def __str__(self) -> str:
+        return shown(super().__str__())  # a value of the user's may hold a newline
+
 
 class Incomplete(UserError):  # noqa: N818 - a state of the job: its figures count
     """A task did all it could but not its whole job: its figures are kept, the message says what is missing, the exit status is not 0.

@@ -143,7 +143,7 @@ class Line(pl.LightningModule):
         self.seen: list[float] = []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        self.seen.append(float(self.weight))
+        self.seen.append(self.weight.item())
         return (self.weight * batch["x"]).sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

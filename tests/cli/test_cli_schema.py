@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,7 +218,9 @@ print("torch" in sys.modules, list(Path().iterdir()))
 
 def test_each_mistake_is_one_line_and_no_torch(tmp_path: Any) -> None:
     calls = json.dumps([argv for argv, _ in MISTAKES])
-    done = subprocess.run([sys.executable, "-c", _SCRIPT, calls], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", _SCRIPT, calls]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=True)
     lines = done.stderr.splitlines()
     assert len(lines) == len(MISTAKES)
     for (argv, part), line in zip(MISTAKES, lines, strict=True):
