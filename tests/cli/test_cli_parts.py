@@ -157,3 +157,14 @@ def test_a_path_that_exists_needs_no_quotes_whatever_its_signs(workplace: Path) 
         "loss/terms=[mse,vsd]",
     ]
     assert parse_arguments(typed).overrides == [f"checkpoint='{arm}'", *typed[1:]]
+
+
+def test_a_result_holds_no_number_that_is_not_finite_and_says_what_it_was(tmp_path: Path) -> None:
+    figures = {"kid": float("nan"), "loss": float("inf"), "low": -float("inf"), "none": None, "psnr": 25.5}
+    write_result(tmp_path, task="train", seconds=1.0, figures=figures)
+    text = (tmp_path / "result.json").read_text()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert [found[key] for key in figures] == [None, None, None, None, 25.5]
+    assert found["not_finite"] == "kid=nan, loss=inf, low=-inf"
+    write_result(tmp_path, task="train", seconds=1.0, figures={"psnr": 25.5})
+    assert "not_finite" not in json.loads((tmp_path / "result.json").read_text())
