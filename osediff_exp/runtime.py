@@ -53,10 +53,12 @@ def quiet_libraries() -> None:
         ".*your dataloader is not resumable.*",  # ours goes on at its own position
         ".*module\\(s\\) in eval mode at the start of training.*",  # meant: no dropout, and nothing here has batch statistics
         "The `srun` command is available.*",
+        "Detected pickle protocol .*",  # of a damaged file, whose error says more
         ".*torch.distributed.nn.functional.all_gather is deprecated.*",
         ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged files, which our own line names
 
 
 def peak_memory_gib() -> float:

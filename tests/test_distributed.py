@@ -35,11 +35,14 @@ def two_processes(backbone_folder: Path, folder: Path, **settings: Any) -> dict[
     return torch.load(folder / "trained.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_val", "accumulate", "critic_updates", "all_critics"),
     [
         (3, 1, 2, False),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, 1, 2, True), (2, 2, 1, False), (2, 2, 2, True))),
+        (3, 1, 2, True),
+        (2, 2, 1, False),
+        (2, 2, 2, True),
     ],
 )
 def test_two_processes_are_one(
@@ -52,6 +55,7 @@ def test_two_processes_are_one(
     one = one_process(backbone_folder, tmp_path / "one", batch_size=4, **settings)
     two = two_processes(backbone_folder, tmp_path / "two", batch_size=2, **settings)
     assert largest_difference(one["weights"], two["weights"]) < 1e-5
+    assert largest_difference(one["average"], two["average"]) < 1e-5
     critics = every_critic(backbone) if all_critics else make_terms(backbone, "vsd")
     start = trainable(make_module(backbone, terms=critics))
     for prefix in ("generator.", *(f"terms.{name}." for name in critics)):
@@ -65,4 +69,28 @@ def test_two_processes_are_one(
     assert len(two["per_image"]) == num_val
     for folder in ("one", "two"):
         assert len(list((tmp_path / folder / "images" / "output").iterdir())) == num_val
-        assert [path.name for path in (tmp_path / folder / "checkpoints").iterdir()] == ["last.ckpt"]
+        assert {path.name for path in (tmp_path / folder / "checkpoints").iterdir()} == {"last.ckpt", "sha256.txt"}
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_another_number_of_processes(backbone_folder: Path, tmp_path: Path) -> None:
+    """3 steps on two processes and 3 on one are 6 on one: samples are counted, not batches."""
+    write_photos(tmp_path / "photos" / "train", 3)
+    write_photos(tmp_path / "photos" / "val", 2)
+    settings: dict[str, Any] = {"photos": tmp_path / "photos", "num_val": 2, "accumulate": 1}
+    two_processes(backbone_folder, tmp_path / "first", batch_size=2, **settings)
+    resume = str(tmp_path / "first" / "checkpoints" / "last.ckpt")
+    on = one_process(backbone_folder, tmp_path / "then", batch_size=4, max_steps=6, resume=resume, **settings)
+    whole = one_process(backbone_folder, tmp_path / "whole", batch_size=4, max_steps=6, **settings)
+    assert largest_difference(on["weights"], whole["weights"]) < 1e-5
+    assert largest_difference(on["average"], whole["average"]) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_bad_loss_on_one_rank_skips_the_step_on_all(backbone_folder: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos" / "train", 3)
+    settings: dict[str, Any] = {"photos": tmp_path / "photos", "num_val": 0, "accumulate": 1, "max_steps": 3}
+    two = two_processes(backbone_folder, tmp_path / "two", batch_size=2, bad_rank=1, **settings)
+    one = one_process(backbone_folder, tmp_path / "one", batch_size=4, bad_rank=0, **settings)
+    assert two["skipped"] == one["skipped"] == 1
+    assert largest_difference(one["weights"], two["weights"]) < 1e-5

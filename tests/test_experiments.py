@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from osediff_exp.cli import preflight
 from osediff_exp.cli.arguments import parse_arguments
 from osediff_exp.cli.compose import Composer, open_composer
 from osediff_exp.cli.preflight import make_plan
@@ -50,7 +51,18 @@ def configs(experiment: str, scale: str, *more: str) -> list[DictConfig]:
     return [OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]) for config in whole]
 
 
-@pytest.mark.parametrize("scale", [pytest.param("tiny", marks=pytest.mark.slow), "sd21"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiments_first_and_last_arm_pass_the_checks(
+    experiment: str, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_arm = preflight._arms
+    monkeypatch.setattr(preflight, "_arms", lambda swept: [*every_arm(swept)[:1], *every_arm(swept)[1:][-1:]])
+    monkeypatch.chdir(tmp_path)
+    assert len(make_plan(CONF, parse_arguments([f"+experiment={experiment}", *SCALES["sd21"], *photos])).arms) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_arm_passes_the_checks(
     experiment: str, scale: str, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

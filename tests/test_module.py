@@ -196,7 +196,7 @@ def test_a_checkpoint_holds_what_trains_and_nothing_frozen(backbone: Backbone, t
     assert checkpoint["steps_taken"] == 2
     assert checkpoint["backbone"] == {"fingerprint": backbone.fingerprint(), "source": backbone.source}
     assert checkpoint["RestorationDataModule"] == {"step": 2, "samples": 4}
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt", "sha256.txt"}
 
 
 def test_resumed_equals_uninterrupted(backbone: Backbone, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def own_term(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     option = blocks("yaml")[0].replace("osediff_exp.losses.charbonnier.", "readme_terms.")
     (folder / "conf" / "loss" / "terms" / "charbonnier.yaml").write_text(option)
     monkeypatch.syspath_prepend(folder / "code")
-    return ["--config-dir", str(folder / "conf")]
+    return ["--config-dir", str(folder / "conf"), "packages=[readme_terms]"]
 
 
 @pytest.mark.parametrize("group", ["loss/terms", "degradation", "experiment", "prompt"])

@@ -54,11 +54,18 @@ def test_all_players_gradients_are_divided_by_the_same_factor(growth_interval: i
     assert scaler.get_scale() == (16.0 if growth_interval == 1 else 8.0)
 
 
-def test_an_overflow_costs_its_player_the_step_and_leaves_the_others_theirs() -> None:
+def test_an_overflow_costs_all_players_the_step_alike() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     scaler.scale(torch.zeros(()))
     players = [player("generator", [float("inf"), 1.0]), player("own", [8 * 0.3, 8 * 0.4])]
     step_together(players, clip_norm=1.0, scaler=scaler)
-    assert players[0].parameters[0].tolist() == [0.0, 0.0]
-    assert players[1].parameters[0].tolist() == pytest.approx([-0.15, -0.2], rel=1e-5)
+    assert [one.parameters[0].tolist() for one in players] == [[0.0, 0.0]] * 2
+    assert all(one.parameters[0].grad is None for one in players)
     assert scaler.get_scale() == 4.0
+
+
+def test_without_a_scaler_a_bad_gradient_or_a_veto_costs_the_same() -> None:
+    for gradient, veto in (([float("nan"), 1.0], {}), ([0.1, 0.1], {"may_step": lambda norms: len(norms) != 2})):
+        players = [player("generator", gradient), player("own", [0.3, 0.4])]
+        step_together(players, clip_norm=1.0, scaler=None, **veto)  # type: ignore[arg-type]
+        assert [one.parameters[0].tolist() for one in players] == [[0.0, 0.0]] * 2

@@ -1,4 +1,4 @@
-"""checkpoints/last.ckpt, written whole or not at all."""
+"""checkpoints/last.ckpt, written whole or not at all, and the one before it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from osediff_exp.bad_steps import all_finite
+from osediff_exp.checkpoints.integrity import put_in_place
+from osediff_exp.errors import UserError
+
 
 class LastCheckpoint(pl.Callback):
-    """Save ``folder/last.ckpt`` every ``every`` optimizer steps and at the end.
+    """Save ``folder/last.ckpt`` every ``every`` optimizer steps and at the end; ``previous.ckpt`` is the one before.
 
     Lightning's own ModelCheckpoint counts every optimizer's step, which is a multiple of ours; this one counts the generator's.
     """
@@ -30,18 +34,27 @@ class LastCheckpoint(pl.Callback):
             self.save(trainer, step)
 
     def save(self, trainer: pl.Trainer, step: int) -> None:
-        """Write the state after ``step`` optimizer steps; to be called between two steps."""
+        """Write the state after ``step`` optimizer steps; to be called between two steps.
+
+        Raises:
+            UserError: a weight is not finite: no later step can mend that, and the checkpoint of before is kept.
+        """
         assert self.folder is not None
-        path = self.folder / "last.ckpt"
-        temporary = path.with_name("last.ckpt.part")
+        weights = [weight for weight in trainer.lightning_module.parameters() if weight.requires_grad]
+        if not all_finite(weights):
+            raise UserError(
+                f"after step {step} there are weights that are not finite: the checkpoint of before is kept; try a lower learning rate, or "
+                "another precision"
+            )
+        temporary = self.folder / "last.ckpt.part"
         self.folder.mkdir(parents=True, exist_ok=True)
         for logger in trainer.loggers:
             logger.save()  # a run killed right after this goes on here, with the figures of all steps before
         try:
             trainer.save_checkpoint(temporary)  # every rank takes part, rank 0 writes
+            if trainer.is_global_zero:
+                put_in_place(temporary)
         except BaseException:
             temporary.unlink(missing_ok=True)  # a full disk needs the room
             raise
-        if trainer.is_global_zero:
-            temporary.replace(path)
         self._saved = step

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from osediff_exp.bad_steps import all_finite
 from osediff_exp.errors import UserError
 
 
@@ -48,9 +49,12 @@ class GeneratorEMA(pl.Callback):
         if self.decay is None or pl_module.steps_taken == self._last_step:
             return
         self._last_step = pl_module.steps_taken
+        weights = self._weights(pl_module)
+        if not all_finite(weights.values()):  # an average that took one such value would never lose it
+            return
         self.num_updates += 1
         rate = 1 - warmed_up_decay(self.decay, self.num_updates)
-        for name, weight in self._weights(pl_module).items():
+        for name, weight in weights.items():
             self.average[name].lerp_(weight, rate)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:

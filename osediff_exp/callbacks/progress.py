@@ -7,7 +7,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TextColumn
+
+from osediff_exp.bars import Pace, bar
 
 _SHOWN = {
     "train/loss": "loss",
@@ -34,20 +36,13 @@ class LiveProgress(pl.Callback):
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = 0.0
+        self._pace = Pace()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last_line = time.monotonic()
+        self._last_line, self._pace = time.monotonic(), Pace(_step(trainer))
         if not trainer.is_global_zero or not self.console.is_terminal:
             return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=self.console,
-        )
+        self._bar = bar(self.console, TextColumn("{task.fields[figures]}"))
         self._bar.start()
         self._task = self._bar.add_task(self.label or "training", total=_total(trainer), completed=_step(trainer), figures="")
 
@@ -59,7 +54,8 @@ class LiveProgress(pl.Callback):
         elif time.monotonic() - self._last_line >= self.seconds_between_lines:
             self._last_line = time.monotonic()
             name = f"{self.label}: " if self.label else ""
-            print(f"{name}step {_step(trainer)}/{_total(trainer)}  {_figures(trainer)}", flush=True)
+            pace = self._pace(_step(trainer), _total(trainer))
+            print(f"{name}step {_step(trainer)}/{_total(trainer)}  {pace}  {_figures(trainer)}", flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()

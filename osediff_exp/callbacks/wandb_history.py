@@ -12,6 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from osediff_exp.picture_header import open_picture
+
 Pictures = list[tuple[str, Image.Image]]
 
 
@@ -39,10 +41,15 @@ def pictures_until(folder: Path, step: int, names: Sequence[str]) -> list[tuple[
 
 
 def _side_by_side(paths: Sequence[Path]) -> Image.Image:
-    pictures = [Image.open(path).convert("RGB") for path in paths]
+    pictures = [_read(path) for path in paths]
     row = Image.new("RGB", (sum(picture.width for picture in pictures), max(picture.height for picture in pictures)))
     left = 0
     for picture in pictures:
         row.paste(picture, (left, 0))
         left += picture.width
     return row
+
+
+def _read(path: Path) -> Image.Image:
+    with open_picture(path) as picture:
+        return picture.convert("RGB")

@@ -9,10 +9,10 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from osediff_exp.cli.keys import all_keys, did_you_mean, dotted, exists
 from osediff_exp.cli.messages import no_such_option
-from osediff_exp.cli.schema import EXPERIMENT_GROUP, is_open
-from osediff_exp.cli.targets import target_paths, target_problem
-from osediff_exp.cli.types import MISSING, type_problem
-from osediff_exp.cli.words import word_problem
+from osediff_exp.cli.schema import EXPERIMENT_GROUP, HYDRA_TARGETS, TARGETS, is_open
+from osediff_exp.cli.schema.relations import relation_problem
+from osediff_exp.cli.targets import foreign_problem, target_paths, target_problem
+from osediff_exp.cli.types import MISSING, value_problem
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def _check_option(composer: Composer, override: Override) -> None:
         raise UserError(f"'{override.input_line}' has no key: write key=value")
     if composer.is_group(key) and not override.is_delete() and not isinstance(value, str | list | dict):
         raise UserError(no_such_option(key, str(value), composer.options(key)))
+    if composer.is_group(key) and isinstance(value, list) and (odd := [item for item in value if not isinstance(item, str)]):
+        raise UserError(no_such_option(key, str(odd[0]), composer.options(key)))
 
 
 def _check_key(composer: Composer, override: Override, reference: dict[str, Any]) -> None:
@@ -95,13 +97,27 @@ def _unknown(composer: Composer, key: str, reference: dict[str, Any], origin: st
 
 def _check_tree(composer: Composer, config: DictConfig, reference: DictConfig, origin: _Origin) -> None:
     defaults = _plain(reference)
-    for key, value in _leaves(_own(config)):
+    task, values, own = str(OmegaConf.select(config, "task.name", default="")), {}, _own(config)
+    for key, value in _leaves(own):
         if not exists(defaults, key) and not _below_null(defaults, key):
             raise UserError(_unknown(composer, key, defaults, origin(key)))
-        found = _resolved(config, key, value)
-        problem = type_problem(key, found, _resolved(reference, key, None)) or word_problem(key, found)
+        values[key] = found = resolved(config, key, value)
+        problem = value_problem(key, found, resolved(reference, key, None), task, ruled=_is_ours(own, key))
         if problem:
             raise UserError(f"{problem}{origin(key)}")
+    if problem := relation_problem(values):
+        raise UserError(problem)
+
+
+def _is_ours(tree: Any, key: str) -> bool:
+    """Tell whether a key is one that the schema knows: a component of the user's own may give its name another meaning."""
+    target = ""
+    for part in key.split("."):
+        if not isinstance(tree, dict):
+            break
+        target = str(tree.get("_target_", target))
+        tree = tree.get(part)
+    return target.startswith(("${", *TARGETS)) or not target
 
 
 def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -125,8 +141,8 @@ def _below_null(defaults: dict[str, Any], key: str) -> bool:
     return False
 
 
-def _resolved(config: DictConfig, key: str, raw: Any) -> Any:
-    """Return the value with interpolations followed; one that only a running job can follow counts as missing (no type yet)."""
+def resolved(config: DictConfig, key: str, raw: Any) -> Any:
+    """Return a key's value with references followed; one that only a running job can follow counts as missing (no type yet)."""
     try:
         value = OmegaConf.select(config, key)
     except InterpolationKeyError as error:
@@ -145,10 +161,14 @@ def _nearest_reference(config: DictConfig, raw: str) -> str:
 def _check_targets(config: DictConfig) -> None:
     plain = _plain(config)
     hydra = plain.pop("hydra", {})
-    found = [*target_paths(plain), *target_paths(hydra.get("callbacks") or {}, "hydra.callbacks.")]
-    for key, path in [("task.function", plain.get("task", {}).get("function", "")), *found]:
-        problem = target_problem(path) if "${" not in path else None
-        if problem:
+    own = tuple(str(name) for name in plain.get("packages") or ())
+    found = [(key, path, (*TARGETS, *own)) for key, path in target_paths(plain)]
+    found += [("task.function", str(plain.get("task", {}).get("function", "")), (*TARGETS, *own))]
+    for part in ("callbacks", "launcher", "sweeper"):
+        found += [(key, path, (*HYDRA_TARGETS, *own)) for key, path in target_paths(hydra.get(part) or {}, f"hydra.{part}.")]
+    for key, raw, allowed in found:
+        path = str(resolved(config, key, raw)) if "${" in raw else raw
+        if problem := target_problem(path) or foreign_problem(path, allowed):
             raise UserError(f"{key} is {problem}")
 
 

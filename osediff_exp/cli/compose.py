@@ -42,12 +42,14 @@ class Composer:
 
     def _options(self, group: str) -> list[str]:
         """Return the valid names of a group, sorted; empty where there is no such group."""
-        found = self._loader.get_group_options(group, config_name=CONFIG_NAME, overrides=self._search)
+        with as_user_errors(_no_options):  # the search path may be wrong
+            found = self._loader.get_group_options(group, config_name=CONFIG_NAME, overrides=self._search)
         return sorted(name for name in found if not name.startswith("_"))
 
     def _is_group(self, key: str) -> bool:
         """Tell whether ``key`` names a configuration group."""
-        return bool(self._loader.get_group_options(key, None, config_name=CONFIG_NAME, overrides=self._search))
+        with as_user_errors(_no_options):
+            return bool(self._loader.get_group_options(key, None, config_name=CONFIG_NAME, overrides=self._search))
 
     def groups(self, parent: str = "") -> list[str]:
         """Return every group below ``parent``, with its full name; Hydra's own groups aside."""
@@ -89,6 +91,10 @@ class Composer:
         _, repository = self._loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, self._search)
         merged: DictConfig = self._loader._compose_config_from_defaults_list(defaults=files, repo=repository)
         return merged
+
+
+def _no_options(group: str) -> list[str]:
+    return []
 
 
 @contextmanager

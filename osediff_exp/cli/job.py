@@ -32,6 +32,7 @@ from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.cli.stops import is_interrupt, is_termination, no_room, requeued_by_slurm, what_stopped_it
 from osediff_exp.cli.sweeps import Earlier, FolderTakenError, earlier, keep
 from osediff_exp.errors import Incomplete, UserError
+from osediff_exp.picture_header import set_max_megapixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,8 @@ def job(config: DictConfig) -> None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     run = _run_or_keep if process_rank() == 0 else _follow
     with environment_of_one_run():
+        if (largest := config.get("max_megapixels")) is not None:
+            set_max_megapixels(largest)
         try:
             run(config, run_dir)
         except FolderTakenError:

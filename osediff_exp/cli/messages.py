@@ -30,7 +30,8 @@ def as_user_errors(list_options: ListOptions) -> Iterator[None]:
         raise UserError(_no_such_option(error, list_options)) from error
     except yaml.YAMLError as error:
         raise UserError(_yaml(error)) from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    # The last three: what Hydra and OmegaConf raise, unawares, of values in places where they expect none.
+    except (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError, AssertionError) as error:
         raise UserError(_deepest(error)) from error
 
 

@@ -140,10 +140,17 @@ def _folder(composer: Composer, config: DictConfig, typed: list[str], sweep: Swe
 
     A sweep whose folder is not chosen goes on in the one that the same command left unfinished.
     """
-    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    key, other = ("hydra.sweep.dir", "hydra.run.dir") if sweep else ("hydra.run.dir", "hydra.sweep.dir")
+    is_typed = {name: any(text.lstrip("+").startswith(f"{name}=") for text in typed) for name in (key, other)}
+    if is_typed[other] and not is_typed[key]:
+        what = "several runs, whose folder is" if sweep else "a single run, whose folder is"
+        raise UserError(f"{other} has no meaning here: this is {what} {key}: write {key}=FOLDER")
     with as_user_errors(composer.options):
-        folder = Path(str(OmegaConf.select(config, key))).absolute()
-    if any(text.lstrip("+").startswith(f"{key}=") for text in typed):
+        text = OmegaConf.select(config, key)
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{key} is empty: give a folder, or leave it out")
+    folder = Path(text).absolute()
+    if is_typed[key]:
         return folder
     if sweep and not config.get("fresh") and (unfinished := unfinished_sweep(folder.parent, sweep)):
         return unfinished

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from osediff_exp.cli.records import write_text
+from osediff_exp.picture_header import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 LAUNCH = ".launch.json"
 _PATIENCE = 600.0  # seconds; a network file system may show a new file a minute late
-_SET_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_OF_ONE_RUN = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", VARIABLE)
 
 
 class Decision(Enum):
@@ -102,8 +103,8 @@ def _exit_with_one() -> None:
 
 @contextmanager
 def environment_of_one_run() -> Iterator[None]:
-    """Put back what Lightning notes of its ranks in the environment: the next arm of this process starts ranks of its own."""
-    before = {name: os.environ.get(name) for name in _SET_BY_LIGHTNING}
+    """Put back what Lightning notes of its ranks in the environment, and what the run set: the next arm of this process has its own."""
+    before = {name: os.environ.get(name) for name in _OF_ONE_RUN}
     try:
         yield
     finally:

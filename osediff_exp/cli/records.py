@@ -32,9 +32,15 @@ def start_records(run_dir: Path, config: DictConfig) -> None:
 
 
 def write_result(run_dir: Path, *, task: str, seconds: float, figures: Mapping[str, Figure]) -> None:
-    """Write result.json: one flat object; numbers that are not finite become null (JSON has no NaN)."""
+    """Write result.json: one flat object.
+
+    JSON has no NaN: a number that is not finite becomes null, and ``not_finite`` says what it was ("kid=nan, train_loss=inf").
+    """
     result = {**figures, "task": task, "seconds": round(seconds, 3), "version": __version__, "commit": source_commit()}
-    write_text(run_dir / RESULT, json.dumps({key: _plain(value) for key, value in result.items()}, indent=2) + "\n")
+    plain = {key: _plain(value) for key, value in result.items()}
+    if lost := [f"{key}={result[key]}" for key, value in plain.items() if value is None and result[key] is not None]:
+        plain["not_finite"] = ", ".join(lost)
+    write_text(run_dir / RESULT, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
 
 def write_error(run_dir: Path, line: str, log: str | None = None) -> None:

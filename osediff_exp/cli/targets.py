@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from osediff_exp.errors import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 def target_paths(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -22,6 +22,36 @@ def target_paths(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         if name == "_target_" and isinstance(value, str):
             yield key, value
         yield from target_paths(value, f"{key}.")
+
+
+def foreign_problem(path: str, allowed: Sequence[str]) -> str | None:
+    """Return what is wrong with a path that leads outside the packages or modules ``allowed``, or None.
+
+    Code of others runs only where the user has named its package. A module that one of ours imports (``osediff_exp.x.subprocess.run``) is
+    as foreign as by its own name.
+    """
+    names = path.split(".")
+    inside = any(names[: len(root)] == root for root in (name.split(".") for name in allowed))
+    if inside and not _through_an_import(names):
+        return None
+    return f"'{path}', which lies in none of {', '.join(allowed)}: if you trust it, name its package, packages=[{names[0]}]"
+
+
+def _through_an_import(names: list[str]) -> bool:
+    """Tell whether the path goes through something that a module of this package has only imported."""
+    if names[0] != "osediff_exp":
+        return False
+    spec = importlib.util.find_spec(names[0])
+    assert spec is not None
+    assert spec.submodule_search_locations
+    file, rest = Path(next(iter(spec.submodule_search_locations))), names[1:]
+    while rest and (file / rest[0]).is_dir():
+        file, rest = file / rest[0], rest[1:]
+    if not rest or not (file / f"{rest[0]}.py").is_file():
+        return False  # a package's __init__ re-exports what is ours
+    body = _statements(ast.parse((file / f"{rest[0]}.py").read_bytes()).body)
+    imported = {name for statement in body if isinstance(statement, ast.Import | ast.ImportFrom) for name in _names(statement)}
+    return len(rest) > 1 and rest[1] in imported
 
 
 @cache

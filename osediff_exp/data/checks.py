@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from osediff_exp.data.images import load_rgb
-from osediff_exp.errors import UserError
+from osediff_exp.errors import UserError, shown
+from osediff_exp.picture_header import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ class BadImage:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.reason})"
+        return f"{shown(self.path)} ({self.reason})"
 
 
 def find_bad_images(paths: Sequence[Path], *, min_size: int, verify: Verify = "header") -> list[BadImage]:
@@ -55,7 +56,7 @@ def find_bad_images(paths: Sequence[Path], *, min_size: int, verify: Verify = "h
 
 def _complaint(path: Path, min_size: int, verify: Verify) -> str:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             width, height = image.size  # as stored: a rotation by EXIF does not change the shorter side, and asking for it decodes a PNG
         if min(width, height) < min_size:
             return f"{width} x {height}, needs {min_size} x {min_size}"
@@ -63,6 +64,8 @@ def _complaint(path: Path, min_size: int, verify: Verify) -> str:
             load_rgb(path)
     except FileNotFoundError:
         return "does not exist"
+    except MemoryError:
+        return "its pixels do not fit into memory"
     except UnidentifiedImageError:
         return "not an image"
     except Exception as error:  # Pillow's decoders raise many kinds (struct.error, SyntaxError, ...); each means a bad file here

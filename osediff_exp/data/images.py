@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from osediff_exp.picture_header import open_picture
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,9 +33,9 @@ def read_size(path: Path) -> tuple[int, int]:
     """Return (height, width) as :func:`load_rgb` will deliver them without a reduction (a PNG is decoded: EXIF may follow its pixels).
 
     Raises:
-        OSError, ValueError: the file is missing or no image.
+        OSError, ValueError: the file is missing, no image, or claims to be larger than ``max_megapixels``.
     """
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         width, height = image.size
         return (width, height) if image.getexif().get(_ORIENTATION, 1) >= 5 else (height, width)
 
@@ -47,9 +49,10 @@ def load_rgb(path: Path, *, reduce_to: int | None = None) -> ByteImage:
             integer factor that leaves the shorter side at least ``reduce_to`` pixels long.
 
     Raises:
-        OSError, ValueError, SyntaxError: the file is missing, damaged, or holds floating-point pixels (their range is not defined).
+        OSError, ValueError, SyntaxError: the file is missing, damaged, larger than ``max_megapixels``, or holds
+            floating-point pixels (their range is not defined).
     """
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         image.load()
         rgb = _to_rgb(ImageOps.exif_transpose(image))
     factor = reduction_factor(min(rgb.size), reduce_to)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from osediff_exp.data.images import to_bytes
 from osediff_exp.errors import UserError
-from osediff_exp.evaluation.test_pairs import Problem
+from osediff_exp.evaluation.pair_sets import Problem
 from osediff_exp.reporting.files import write_atomically
 from osediff_exp.restoration.picture_files import written_whole
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from osediff_exp.evaluation.arms import Arm
+    from osediff_exp.evaluation.pair_sets import Pair, PairSet
     from osediff_exp.evaluation.scoring import Row, Scorer
-    from osediff_exp.evaluation.test_pairs import Pair, PairSet
     from osediff_exp.restoration.base import ImageRestorer
 
 

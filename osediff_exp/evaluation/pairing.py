@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from osediff_exp.data.checks import find_bad_images
 from osediff_exp.data.images import ByteImage, load_rgb
 from osediff_exp.data.sources import ImageSource
-from osediff_exp.errors import UserError
+from osediff_exp.errors import UserError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -67,8 +67,8 @@ def pair_folders(pred: str, gt: str, *, pred_suffix: str = "", gt_suffix: str = 
         raise UserError(
             f"no picture of pred={pred} is named as one of gt={gt} (e.g. {examples}).{hint or ' Pictures are matched by name.'}"
         )
-    problems = [Problem(name, "missing", f"no output for {originals[name]}") for name in missing]
-    problems += [Problem(name, "extra", f"no original for {outputs[name]}") for name in extra]
+    problems = [Problem(name, "missing", f"no output for {shown(originals[name])}") for name in missing]
+    problems += [Problem(name, "extra", f"no original for {shown(outputs[name])}") for name in extra]
     pairs = [Pair(name, outputs[name], originals[name]) for name in sorted(outputs.keys() & originals.keys())]
     return Pairing(pairs, problems, hint)
 
@@ -111,13 +111,13 @@ def read_pair(pair: Pair) -> tuple[ByteImage, ByteImage] | list[Problem]:
     pred, target = images
     if pred.shape != target.shape:
         sizes = [f"{image.shape[1]} x {image.shape[0]}" for image in images]
-        detail = f"{pair.pred} is {sizes[0]}, {pair.target} {sizes[1]} (width x height)"
+        detail = f"{shown(pair.pred)} is {sizes[0]}, {shown(pair.target)} {sizes[1]} (width x height)"
         return [Problem(pair.name, "mis-sized", detail)]
     return pred, target
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    return next((str(bad) for bad in find_bad_images([path], min_size=1, verify="full")), f"{path} ({error})")
+    return next((str(bad) for bad in find_bad_images([path], min_size=1, verify="full")), f"{shown(path)} ({error})")
 
 
 def count_problems(problems: Collection[Problem]) -> Mapping[Kind, int]:

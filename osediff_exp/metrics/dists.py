@@ -32,7 +32,7 @@ class DISTS(ImageMetric):
             import torchvision  # noqa: F401 - torchmetrics' own message would not say how to get it
             from torchmetrics.functional.image.dists import DISTSNetwork
         except ImportError as error:
-            raise UserError(f"dists needs torchvision and torchmetrics 1.7 ({error}): pip install osediff-exp[lpips]") from error
+            raise UserError(f"dists needs torchvision and torchmetrics 1.7 ({error}): pip install torchvision torchmetrics") from error
         with weights_of("dists"):
             self.distance = DISTSNetwork().requires_grad_(False).eval()
 

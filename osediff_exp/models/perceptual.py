@@ -172,7 +172,7 @@ def lpips_distance(net: str = "alex") -> PerceptualDistance:
     try:
         import lpips
     except ImportError as error:
-        raise UserError("LPIPS needs the package lpips: install it with `pip install osediff-exp[lpips]`") from error
+        raise UserError("LPIPS needs the package lpips: install it with `pip install lpips`") from error
     with _explain_missing_trunk(net), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # lpips calls torchvision in a deprecated way
         network = lpips.LPIPS(net=net, version="0.1", verbose=False)

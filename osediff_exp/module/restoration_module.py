@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from osediff_exp.bad_steps import BadSteps
 from osediff_exp.checkpoints.own import check_resumable, stamp
 from osediff_exp.errors import UserError
 from osediff_exp.losses.base import CriticTerm, LossInputs, LossTerm
@@ -52,6 +54,7 @@ class RestorationModule(pl.LightningModule):
         critic_updates: of each critic per step; DMD2 calls it a two time-scale update rule (arXiv 2405.14867, section 4.2).
         accumulate, clip_norm: micro-batches per update; largest gradient norm of the generator and of each critic (0: no clipping).
         log_every: steps between rows of the log.
+        max_bad_steps: steps in a row with a loss or gradient that is not finite that end the training; each is skipped.
         record: plain data of the run that every checkpoint carries: ``config`` and ``versions``.
         open_features: returns where text features of earlier runs are kept, called at the first prompt; None: nowhere.
     """
@@ -72,6 +75,7 @@ class RestorationModule(pl.LightningModule):
         critic_updates: int = 1,
         clip_norm: float = 1.0,
         log_every: int = 10,
+        max_bad_steps: int = 10,
         record: Mapping[str, Any] | None = None,
         train_image: str = "hq",
         test_image: str = "lq",
@@ -101,6 +105,7 @@ class RestorationModule(pl.LightningModule):
         self.latest: dict[str, float] = {}
         self.validated_step = -1
         self._micro_batch = 0
+        self.bad_steps = BadSteps(limit=max_bad_steps)
         self._figures = StepFigures()
         self._speed = Speed()
         self._prompt_features = PromptFeatures(backbone.encode_prompts, open_features)
@@ -165,6 +170,7 @@ class RestorationModule(pl.LightningModule):
         last_round = self._micro_batch >= self.accumulate * (self.critic_updates - 1)
         loss, logs = self._losses(batch) if last_round else self._critics_losses(batch)
         self.manual_backward(loss / self.accumulate)
+        self.bad_steps.see(loss, batch)
         self._figures.add(logs)
         self._micro_batch += 1
         if self._micro_batch % self.accumulate == 0:
@@ -180,6 +186,7 @@ class RestorationModule(pl.LightningModule):
         if self.steps_taken % self.log_every == 0 or self.steps_taken in (1, self.max_steps):
             self._publish(self._step_figures(batch_size))
         self._figures.clear()
+        self.bad_steps.finish_step(self.steps_taken, Path(self.trainer.default_root_dir), rank=self.global_rank)
         if self.steps_taken >= self.max_steps:
             self.trainer.should_stop = True
 
@@ -230,14 +237,20 @@ class RestorationModule(pl.LightningModule):
             if name != "generator" or generator_too
         ]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        return step_together(players, clip_norm=self.clip_norm, scaler=scaler)
+        return step_together(players, clip_norm=self.clip_norm, scaler=scaler, may_step=self._may_step)
+
+    def _may_step(self, norms: Tensor) -> bool:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        gather = self._gather if self.trainer.world_size > 1 else None
+        return self.bad_steps.judge(norms, gather=gather, scale=1.0 if scaler is None else scaler.get_scale())
 
     def _step_figures(self, batch_size: int) -> dict[str, float]:
         """Return the step's figures over all samples and ranks, and how many pictures a second all ranks have seen since the last."""
         gather = self._gather if self.trainer.world_size > 1 else None
         images = batch_size * self.accumulate * self.critic_updates * self.trainer.world_size
         speed = {"train/images_per_second": images * self._speed.lap(self.steps_taken)}
-        return self._figures.means(device=self.device, gather=gather) | speed
+        skipped = {"train/skipped_updates": float(self.bad_steps.skipped)} if self.bad_steps.skipped else {}
+        return self._figures.means(device=self.device, gather=gather) | speed | skipped
 
     def _gather(self, column: Tensor) -> Tensor:
         return torch.as_tensor(self.all_gather(column))
@@ -284,7 +297,9 @@ class RestorationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= stamp(steps=self.steps_taken, backbone=self.backbone, fingerprint=self._fingerprint) | self.record
+        checkpoint["bad_steps"] = self.bad_steps.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_resumable(checkpoint, self.state_dict(), self.backbone, self._fingerprint)
         self.steps_taken = checkpoint["steps_taken"]
+        self.bad_steps.load_state_dict(checkpoint.get("bad_steps", {}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,16 +20,27 @@ class Trained:
     optimizer: LightningOptimizer
 
 
-def step_together(players: Sequence[Trained], *, clip_norm: float, scaler: GradScaler | None) -> dict[str, Tensor]:
+def all_finite_norms(norms: Tensor) -> bool:
+    """Allow an update where no gradient norm (P,) is NaN or infinite."""
+    return bool(norms.isfinite().all())
+
+
+def step_together(
+    players: Sequence[Trained], *, clip_norm: float, scaler: GradScaler | None, may_step: Callable[[Tensor], bool] = all_finite_norms
+) -> dict[str, Tensor]:
     """Clip each player's gradients, step and reset its optimizer; return gradient norms before clipping, and learning rates.
+
+    Players step together or not at all: one that goes on while another's gradients are not finite would meet, in the next step, an opponent
+    that stood still.
 
     Under fp16 all gradients of the backward pass are multiplied by the one scaler's factor, so the factor may change only after the last
     step. Lightning's ``optimizer.step()`` changes it after each: the next player's gradients would be divided by another factor than
-    theirs whenever it grows or, after an overflow, shrinks. A player whose gradients overflowed makes no step.
+    theirs whenever it grows or, after an overflow, shrinks. Gradients are unscaled before they are clipped.
 
     Args:
         clip_norm: largest norm of a player's gradients; 0: no clipping.
         scaler: of fp16 training, None otherwise.
+        may_step: tells, of the norms (P,), whether the update may be made.
     """
     logs = {}
     for player in players:
@@ -37,10 +48,11 @@ def step_together(players: Sequence[Trained], *, clip_norm: float, scaler: GradS
             scaler.unscale_(player.optimizer.optimizer)
         logs[f"train/grad_norm/{player.name}"] = nn.utils.clip_grad_norm_(player.parameters, clip_norm or float("inf"))
         logs[f"train/lr/{player.name}"] = torch.tensor(player.optimizer.param_groups[0]["lr"])
+    may = may_step(torch.stack([logs[f"train/grad_norm/{player.name}"] for player in players]))
     for player in players:
-        if scaler is not None:
+        if may and scaler is not None:
             scaler.step(player.optimizer.optimizer)
-        else:
+        elif may:
             player.optimizer.step()
         player.optimizer.zero_grad()
     if scaler is not None:

@@ -1,4 +1,4 @@
-"""Comparing the arms of a sweep: every number of ``comparison.csv/.md/.tex`` and ``report.html`` is computed here, once."""
+"""Comparing the arms of a sweep: every number of ``comparison.csv/.md/.tex`` and ``report.html`` is computed here, once; see writing.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from osediff_exp.reporting.arms import Row, group_seeds, make_arm, references, w
 from osediff_exp.reporting.commands import sweep_command
 from osediff_exp.reporting.differences import Difference, choose_baseline, differences_from
 from osediff_exp.reporting.figures import Metric, best, metrics_of
-from osediff_exp.reporting.files import write_atomically
 from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
 from osediff_exp.reporting.paper_ablations import Published, published_for
 from osediff_exp.reporting.run_folders import find_runs
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from osediff_exp.reporting.runs import Run
 
-__all__ = ["Comparison", "ReportSettings", "Row", "compare", "write_comparison"]
+__all__ = ["Comparison", "ReportSettings", "Row", "compare"]
 
 
 @dataclass(frozen=True)
@@ -171,33 +170,6 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
             note for note in [*found.notes, *unused_names(named, settings.labels), odd, *misnamed, _commits(runs), _repeated(arms)] if note
         ],
     )
-
-
-def write_comparison(folders: Path | Sequence[Path], settings: ReportSettings | None = None, out_dir: Path | None = None) -> Comparison:
-    """Write the comparison of whatever lies in ``folders`` (see :func:`compare`), each file in one step, and return it.
-
-    Raises:
-        UserError: a folder holds nothing to compare.
-    """
-    from osediff_exp.reporting.html import render_page
-    from osediff_exp.reporting.latex import render_latex
-    from osediff_exp.reporting.markdown import render_markdown
-    from osediff_exp.reporting.picture_grid import render_grid
-    from osediff_exp.reporting.pictures import choose_pictures
-    from osediff_exp.reporting.table_csv import render_csv
-
-    comparison = compare(folders, settings, out_dir)
-    pictures = choose_pictures(comparison.arms)
-    grid = render_grid(pictures)
-    write_atomically(comparison.csv, render_csv(comparison))
-    if grid is None:
-        comparison.grid.unlink(missing_ok=True)
-    else:
-        write_atomically(comparison.grid, grid)
-    write_atomically(comparison.markdown, render_markdown(comparison, has_grid=grid is not None))
-    write_atomically(comparison.latex, render_latex(comparison))
-    write_atomically(comparison.page, render_page(comparison, pictures))
-    return comparison
 
 
 def _settings_of(runs: list[Run]) -> ReportSettings:

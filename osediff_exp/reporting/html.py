@@ -16,7 +16,8 @@ from osediff_exp.reporting.labels import in_short
 from osediff_exp.reporting.page_cards import cards
 from osediff_exp.reporting.page_curves import curve_sections, planes
 from osediff_exp.reporting.page_tables import published_table, result_cell, strips
-from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, marks_meaning, method_note, missing_jobs
+from osediff_exp.reporting.run_folders import missing_jobs
+from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, marks_meaning, method_note
 
 if TYPE_CHECKING:
     from osediff_exp.reporting.arms import Row

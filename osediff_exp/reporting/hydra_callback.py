@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from osediff_exp.reporting.comparison import ReportSettings, write_comparison
+from osediff_exp.reporting.comparison import ReportSettings
 from osediff_exp.reporting.terminal import print_comparison
+from osediff_exp.reporting.writing import write_comparison
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn

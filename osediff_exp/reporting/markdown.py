@@ -8,7 +8,8 @@ from osediff_exp.reporting.commands import run_command
 from osediff_exp.reporting.figure_tables import cost_table, environment_table
 from osediff_exp.reporting.figures import metric_named, show_figure, show_interval
 from osediff_exp.reporting.labels import in_short
-from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, method_note, missing_jobs, show_claim, show_difference
+from osediff_exp.reporting.run_folders import missing_jobs
+from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, method_note, show_claim, show_difference
 
 if TYPE_CHECKING:
     from osediff_exp.reporting.comparison import Comparison, Row

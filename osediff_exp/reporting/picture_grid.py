@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from osediff_exp.picture_header import open_picture
 from osediff_exp.reporting.pictures import load_picture
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def _cell_size(files: list[Path]) -> int:
 
 def _longest_side(path: Path) -> int:
     try:
-        with Image.open(path) as image:  # reads the header only
+        with open_picture(path) as image:  # reads the header only
             return max(image.size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError):
         return 0
 
 

@@ -7,11 +7,13 @@ import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from PIL import Image
+from osediff_exp.picture_header import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from PIL import Image
 
     from osediff_exp.reporting.arms import Row
 
@@ -53,9 +55,9 @@ def choose_pictures(arms: Sequence[Row]) -> Pictures:
 def load_picture(path: Path) -> Image.Image | None:
     """Return the picture as RGB, or None where the file is missing or damaged."""
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
+        with open_picture(io.BytesIO(path.read_bytes())) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises for damaged files
+    except (OSError, SyntaxError, ValueError):  # what is raised of damaged files
         return None
 
 

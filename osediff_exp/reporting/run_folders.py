@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from osediff_exp.errors import UserError
 from osediff_exp.reporting.runs import Run, last_line, launch_order, read_json, read_run
 from osediff_exp.reporting.short_names import shortest_endings
-from osediff_exp.reporting.wording import missing_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,3 +127,11 @@ def _listed(texts: Sequence[str] | set[str]) -> str:
     names = sorted(texts) if isinstance(texts, set) else list(texts)
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def missing_jobs(numbers: Sequence[int]) -> str:
+    """Write "3 runs never started (jobs 4, 5, 7)", or "" where all did."""
+    if not numbers:
+        return ""
+    listed = f"job{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    return f"{len(numbers)} run{'s' if len(numbers) > 1 else ''} never started ({listed})"

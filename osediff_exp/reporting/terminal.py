@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from osediff_exp.reporting.figures import show_figure, show_interval
-from osediff_exp.reporting.wording import how_to_go_on, last_words, missing_jobs
+from osediff_exp.reporting.run_folders import missing_jobs
+from osediff_exp.reporting.wording import how_to_go_on, last_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

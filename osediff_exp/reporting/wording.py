@@ -163,11 +163,3 @@ def last_words(run: Run) -> str:
         return run.error
     step = "nothing logged yet" if run.last_step is None else f"last logged at step {run.last_step}"
     return f"{step}{run.last_written and f'; last wrote anything at {run.last_written}'}"
-
-
-def missing_jobs(numbers: Sequence[int]) -> str:
-    """Write "3 runs never started (jobs 4, 5, 7)", or "" where all did."""
-    if not numbers:
-        return ""
-    listed = f"job{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-    return f"{len(numbers)} run{'s' if len(numbers) > 1 else ''} never started ({listed})"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from osediff_exp.errors import UserError
+from osediff_exp.errors import UserError, shown
 from osediff_exp.restoration.finished import FinishedRecord, file_identity, fingerprint
 from osediff_exp.restoration.jobs import Job
 from osediff_exp.restoration.picture_files import encode_picture, read_picture, written_whole
@@ -86,14 +86,14 @@ class FolderRestoration:
 
     def _is_settled(self, job: Job, record: FinishedRecord, outcome: Outcome) -> bool:
         """Tell whether there is nothing to do: the output is finished, or stands in the way."""
-        if self.overwrite:
+        if self.overwrite or not job.source.is_file():  # one that has vanished meanwhile is named when its turn comes
             return False
         if record.is_finished(job.target, self._made_of(job)):
             outcome.num_skipped += 1
             return True
         if record.is_foreign(job.target):
-            taken = f"{self.output / job.target} was not written by this program: set overwrite=true to replace it"
-            _fail(outcome, f"{job.source}: {taken}")
+            taken = f"{shown(self.output / job.target)} was not written by this program: set overwrite=true to replace it"
+            _fail(outcome, f"{shown(job.source)}: {taken}")
             return True
         return False
 
@@ -107,12 +107,12 @@ class FolderRestoration:
                 temporary.write_bytes(encode_picture(restored, job.target.suffix))
                 record.add(job.target, made_of, temporary)
         except (UserError, ValueError) as error:
-            _fail(outcome, f"{job.source}: {_one_line(error)}")
+            _fail(outcome, f"{shown(job.source)}: {_one_line(error)}")
         except OSError as error:
             if error.errno in _UNWRITABLE:
                 outcome.stopped = f"{self.output / job.target} cannot be written ({error.strerror})"
             else:
-                _fail(outcome, f"{job.source}: {_one_line(error)}")
+                _fail(outcome, f"{shown(job.source)}: {_one_line(error)}")
         else:
             height, width = restored.size
             outcome.seconds.append(time.perf_counter() - started)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from osediff_exp.data.images import IMAGE_SUFFIXES, is_image_file
-from osediff_exp.errors import UserError, nearest
+from osediff_exp.errors import UserError, nearest, shown
 
 OutputFormat = Literal["png", "same"]
 
@@ -44,7 +44,7 @@ def plan_jobs(source: Path, output: Path, output_format: OutputFormat) -> tuple[
         by_target[name].append(path)
     jobs = [Job(sources[0], target) for target, sources in by_target.items() if len(sources) == 1]
     return jobs, [
-        f"{' and '.join(map(str, sources))}: both would become {target}: rename one"
+        f"{' and '.join(map(shown, sources))}: both would become {shown(target)}: rename one"
         for target, sources in by_target.items()
         if len(sources) > 1
     ]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from osediff_exp.picture_header import open_picture
 from osediff_exp.restoration.pictures import Picture, from_pil, to_pil
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -33,10 +34,11 @@ def read_picture(path: Path) -> Picture:
     """Read png, jpg, webp, bmp or tif.
 
     Raises:
-        OSError, ValueError, SyntaxError: the file is missing, damaged, no image, or of a kind that is not supported; one short clause.
+        OSError, ValueError, SyntaxError: the file is missing, damaged, no image, larger than ``max_megapixels``, or of a kind that is not
+            supported; one short clause.
     """
     try:
-        with _any_size(), Image.open(path) as image:
+        with open_picture(path) as image:
             # Pillow would cut colours of 16 bit to 8 without a word; its decoder's name tells.
             if ";16" in str(image.tile) and not image.mode.startswith("I"):
                 return _read_16_bit(path, image)
@@ -87,16 +89,6 @@ def encode_picture(picture: Picture, suffix: str) -> memoryview:
     if picture.depth == 16 and not (picture.is_grey and picture.alpha is None):
         return _encode_16_bit(picture, suffix)
     return _encode(picture, suffix)
-
-
-@contextlib.contextmanager
-def _any_size() -> Iterator[None]:
-    """Lift Pillow's guard against huge pictures: the files are the user's own, and enlargements are huge."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _read_16_bit(path: Path, image: Image.Image) -> Picture:

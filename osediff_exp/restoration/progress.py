@@ -6,7 +6,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TextColumn
+
+from osediff_exp.bars import Pace, bar
 
 
 class FileProgress:
@@ -23,8 +25,8 @@ class FileProgress:
         self.total, self.label, self.console, self.seconds_between_lines = total, label, console, seconds_between_lines
         self._done = 0
         self._last_line = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, TextColumn("{task.fields[name]}"), console=console, disable=not console.is_terminal)
+        self._pace = Pace()
+        self._bar = bar(console, TextColumn("{task.fields[name]}"), disable=not console.is_terminal)
         self._task = self._bar.add_task(label, total=total, name="")
 
     def __enter__(self) -> FileProgress:
@@ -44,4 +46,4 @@ class FileProgress:
         self._bar.update(self._task, completed=self._done)
         if not self.console.is_terminal and time.monotonic() - self._last_line >= self.seconds_between_lines:
             self._last_line = time.monotonic()
-            self.console.print(f"{self.label}: {self._done}/{self.total}", highlight=False)
+            self.console.print(f"{self.label}: {self._done}/{self.total}  {self._pace(self._done, self.total)}", highlight=False)

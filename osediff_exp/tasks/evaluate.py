@@ -16,8 +16,8 @@ from rich.console import Console
 from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.evaluation.arms import make_arm
 from osediff_exp.evaluation.evaluating import ArmResult, evaluate_arm
+from osediff_exp.evaluation.pair_sets import PairSet, describe, find_roots, folder_pairs, validation_pairs
 from osediff_exp.evaluation.scoring import Scorer, build_metrics, write_per_image
-from osediff_exp.evaluation.test_pairs import PairSet, describe, find_roots, folder_pairs, validation_pairs
 from osediff_exp.metrics.set_metric import SetMetric
 from osediff_exp.reporting.evaluation_table import EvaluationTable, MeasuredRow, print_table, to_csv, to_markdown
 from osediff_exp.reporting.files import write_atomically

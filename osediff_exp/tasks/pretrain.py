@@ -19,6 +19,7 @@ from torch import Tensor
 from osediff_exp.callbacks.ema import warmed_up_decay
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.callbacks.progress import LiveProgress
+from osediff_exp.callbacks.skip_bad_steps import SkipBadSteps
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.models.backbone import Backbone, fingerprint_of, load_backbone, save_backbone
@@ -30,6 +31,7 @@ from osediff_exp.pretraining.pictures import PretrainingPictures
 from osediff_exp.pretraining.prior import PriorPretraining
 from osediff_exp.runtime import prepare_process, quiet_libraries
 from osediff_exp.tasks.dape import DAPE, dape_module, save_dape
+from osediff_exp.tasks.resuming import checkpoint_to_resume
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +156,7 @@ def _fit(
         logger=loggers,
         callbacks=[
             *([WeightAveraging(avg_fn=_ema(settings["ema_decay"]))] if settings["ema_decay"] is not None else []),
+            SkipBadSteps(limit=settings["max_bad_steps"], folder=run_dir),
             _Position(),
             *([PretrainingPictures(folder=run_dir / "images")] if hasattr(module, "pictures") else []),
             checkpoint,
@@ -162,9 +165,8 @@ def _fit(
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    last = run_dir / "checkpoints" / "last.ckpt"
-    resume = str(last) if config.resume == "auto" and last.is_file() else (None if config.resume == "auto" else config.resume)
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    resume = checkpoint_to_resume(config, run_dir, steps="global_step")
+    trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume), weights_only=True)
     return trainer
 
 
@@ -172,7 +174,8 @@ def _ema(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     def average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
         if not averaged.is_floating_point():  # buffers such as position ids
             return current
-        return averaged.lerp(current.to(averaged.dtype), 1 - warmed_up_decay(decay, int(num_averaged)))
+        moved = averaged.lerp(current.to(averaged.dtype), 1 - warmed_up_decay(decay, int(num_averaged)))
+        return torch.where(moved.isfinite(), moved, averaged)
 
     return average
 

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from osediff_exp.errors import Incomplete, UserError, nearest
-from osediff_exp.reporting.comparison import Comparison, compare, write_comparison
+from osediff_exp.reporting.comparison import Comparison, compare
 from osediff_exp.reporting.hydra_callback import settings_of
 from osediff_exp.reporting.terminal import print_comparison
+from osediff_exp.reporting.writing import write_comparison
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from osediff_exp.checkpoints.integrity import LAST, PREVIOUS, SUMS, is_intact, newest_intact
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,18 +30,57 @@ class Start:
 
 
 def start_of(config: DictConfig, run_dir: Path) -> Start:
-    """Return where the training starts; ``resume=auto`` is the run folder's own checkpoint, if there is one.
+    """Return where the training starts; ``resume=auto`` is the run folder's own checkpoint, the one before where it is damaged, if any.
 
     Raises:
         UserError: ``resume`` names no checkpoint of ours.
     """
-    path = run_dir / "checkpoints" / "last.ckpt" if config.resume == "auto" else Path(config.resume or "")
-    if config.resume is None or (config.resume == "auto" and not path.is_file()):
+    path = checkpoint_to_resume(config, run_dir, steps="steps_taken")
+    if path is None:
         return Start()
+    content = _read(path)
+    return Start(str(path), int(content["steps_taken"]), float(content.get("train_seconds", 0.0)))
+
+
+def checkpoint_to_resume(config: DictConfig, run_dir: Path, *, steps: str) -> Path | None:
+    """Return the checkpoint that ``resume`` names, None for a start at the first step; code in it is never run.
+
+    Args:
+        steps: the entry that says how many steps lie behind it.
+
+    Raises:
+        UserError: it names no checkpoint of such a training, or one that is damaged.
+    """
+    if config.resume is None:
+        return None
+    path = _own_checkpoint(run_dir / "checkpoints") if config.resume == "auto" else Path(config.resume)
+    if path is None:
+        return None
     if not path.is_file():
         raise UserError(f"resume={path}: there is no such file; give a run's checkpoints/last.ckpt, or auto")
+    if not is_intact(path):
+        raise UserError(f"resume={path} is damaged: its checksum is not one of {path.parent / SUMS}; give another checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return Start(str(path), int(content["steps_taken"]), float(content.get("train_seconds", 0.0)))
-    except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        int(_read(path)[steps])
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError(f"resume={path} is no checkpoint of this program ({type(error).__name__}): give a run's last.ckpt") from error
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content
+
+
+def _own_checkpoint(folder: Path) -> Path | None:
+    """Return the run folder's newest whole checkpoint, None where it never had one.
+
+    Raises:
+        UserError: it has some, and all are damaged: hours of work are not begun anew without a word.
+    """
+    found = newest_intact(folder)
+    if found is None and any((folder / name).is_file() for name in (LAST, PREVIOUS)):
+        raise UserError(f"the checkpoints in {folder} are damaged: remove them to start anew, or give another one with resume=PATH")
+    if found is not None and found.name != LAST:
+        log.warning("%s is damaged or missing: going on from %s, the one before", folder / LAST, found.name)
+    return found

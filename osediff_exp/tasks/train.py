@@ -113,6 +113,7 @@ def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
         critic_updates=config.trainer.critic_updates,
         clip_norm=config.trainer.clip_norm,
         log_every=config.trainer.log_every,
+        max_bad_steps=config.trainer.max_bad_steps,
         record=run_record(OmegaConf.to_container(config, resolve=True, enum_to_str=True)),
         open_features=feature_store(config, backbone),
     )
@@ -177,7 +178,7 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
     """Return the flat figures of result.json."""
     last = module.latest
     parameters = {name: sum(parameter.numel() for parameter in group) for name, group in module.parameter_groups().items()}
-    counts: Figures = {"steps": module.steps_taken, "num_val_images": len(module.per_image)}
+    counts: Figures = {"steps": module.steps_taken, "num_val_images": len(module.per_image), "skipped_updates": module.bad_steps.skipped}
     return (
         counts
         | {key.removeprefix("val/"): value for key, value in last.items() if key.startswith("val/")}

@@ -98,7 +98,8 @@ def test_checkpoints_are_written_at_multiples_and_at_the_end(tmp_path: Path) -> 
         steps.append(module.steps_taken)
 
     trainer: Any = SimpleNamespace(default_root_dir=tmp_path, save_checkpoint=save, is_global_zero=True, callbacks=["other"], loggers=[])
-    module: Any = SimpleNamespace(steps_taken=0, max_steps=7, _micro_batch=0)
+    module: Any = SimpleNamespace(steps_taken=0, max_steps=7, _micro_batch=0, parameters=list)
+    trainer.lightning_module = module
     callback = LastCheckpoint(every=3)
     trainer.callbacks.insert(0, callback)
     callback.setup(trainer, module, "fit")
@@ -107,7 +108,7 @@ def test_checkpoints_are_written_at_multiples_and_at_the_end(tmp_path: Path) -> 
         callback.on_train_batch_end(trainer, module, None, None, 0)
     assert steps == [3, 6, 7]
     assert trainer.callbacks == ["other", callback]
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt", "sha256.txt"}
 
 
 # ---- W&B

@@ -22,6 +22,20 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def run(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Run the same entry in this process: a tenth of the time, where nothing is killed and no process is told from another."""
+    from osediff_exp.cli.command import run_command
+
+    def inside(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        status = run_command(["--config-path", str(CONF), *arguments])
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, status, printed.out, printed.err)
+
+    return inside
+
+
+@pytest.fixture
 def call(workplace: Path) -> Call:
     """Run the real entry in a process of its own, over the tests' configuration tree."""
     search = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -29,6 +43,6 @@ def call(workplace: Path) -> Call:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "osediff_exp", "--config-path", str(CONF), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=workplace, env=environment, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, cwd=workplace, env=environment, timeout=300, check=False)
 
     return run

@@ -12,11 +12,9 @@ from PIL import Image
 from osediff_exp.cli import inputs, machine
 from osediff_exp.cli.arguments import parse_arguments
 from osediff_exp.cli.command import run_command
-from osediff_exp.cli.compose import open_composer
 from osediff_exp.cli.conf_tree import conf_dir
 from osediff_exp.cli.machine import check_machine, num_gpus
 from osediff_exp.cli.preflight import make_plan
-from osediff_exp.cli.words import _WORDS, word_problem, words_for
 from osediff_exp.errors import UserError
 
 
@@ -84,37 +82,6 @@ def test_a_wrong_word_names_the_nearest(override: str, part: str) -> None:
     with pytest.raises(UserError) as raised:
         make_plan(conf_dir(), parse_arguments([override]))
     assert part in str(raised.value)
-
-
-def test_other_keys_and_null_take_anything() -> None:
-    assert word_problem("name", "anything") is word_problem("restorer.dtype", None) is word_problem("generator.alpha", "???") is None
-
-
-def test_the_real_trees_defaults_are_among_the_words() -> None:
-    calls = [
-        [],
-        ["trainer=gpu"],
-        ["task=pretrain"],
-        ["prompt=ram"],
-        ["task=restore", "checkpoint=x"],
-        ["task=report", "runs=x"],
-        ["loss/terms=[gan,sds,tsd]"],
-    ]
-    seen = set()
-    for overrides in calls:
-        with open_composer(conf_dir(), overrides) as composer:
-            plain = OmegaConf.to_container(composer.whole(overrides), resolve=False)
-        for key, value in leaves(plain):
-            if (words := words_for(key)) is not None:
-                seen.add(next(pattern for pattern, its in _WORDS.items() if its is words))
-                assert value is None or "${" in str(value) or value in words, (key, value)
-    assert len(seen) >= len(_WORDS) - 5  # keys that share their words count once
-
-
-def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(tree, dict):
-        return [(prefix.rstrip("."), tree)]
-    return [leaf for name, value in tree.items() for leaf in leaves(value, f"{prefix}{name}.")]
 
 
 def test_a_training_that_validates_nothing_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

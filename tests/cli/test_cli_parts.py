@@ -20,7 +20,7 @@ from osediff_exp.cli.ranks import process_rank
 from osediff_exp.cli.records import exit_status, write_result, write_text
 from osediff_exp.cli.resolvers import register_resolvers, slug
 from osediff_exp.cli.targets import target_paths, target_problem
-from osediff_exp.cli.types import type_problem
+from osediff_exp.cli.types import value_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_slugs_are_safe_and_bounded_and_distinct() -> None:
     ],
 )
 def test_which_values_fit_which_defaults(value: object, default: object, fits: bool) -> None:
-    assert (type_problem("some.key", value, default) is None) == fits
+    assert (value_problem("some.key", value, default) is None) == fits
 
 
 def test_the_nearest_key_is_searched_over_the_whole_tree() -> None:
@@ -157,3 +157,14 @@ def test_a_path_that_exists_needs_no_quotes_whatever_its_signs(workplace: Path) 
         "loss/terms=[mse,vsd]",
     ]
     assert parse_arguments(typed).overrides == [f"checkpoint='{arm}'", *typed[1:]]
+
+
+def test_a_result_holds_no_number_that_is_not_finite_and_says_what_it_was(tmp_path: Path) -> None:
+    figures = {"kid": float("nan"), "loss": float("inf"), "low": -float("inf"), "none": None, "psnr": 25.5}
+    write_result(tmp_path, task="train", seconds=1.0, figures=figures)
+    text = (tmp_path / "result.json").read_text()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert [found[key] for key in figures] == [None, None, None, None, 25.5]
+    assert found["not_finite"] == "kid=nan, loss=inf, low=-inf"
+    write_result(tmp_path, task="train", seconds=1.0, figures={"psnr": 25.5})
+    assert "not_finite" not in json.loads((tmp_path / "result.json").read_text())

@@ -63,6 +63,13 @@ MISTAKES = [
     (["-m", "maxsteps=3,4"], ["unknown key 'maxsteps'"]),
     (["-m", "hydra.job.name=a,b"], ["hydra.job.name cannot be swept"]),
     (["+experiment=vsd_ablation", "seed=1,x"], ["seed=x: expected a whole number"]),
+    (["hydra.run.dir="], ["hydra.run.dir is empty"]),
+    (["hydra.sweep.dir=x"], ["a single run", "write hydra.run.dir=FOLDER"]),
+    (["-m", "seed=1,2", "hydra.sweep.dir="], ["hydra.sweep.dir is empty"]),
+    (["-m", "seed=1,2", "hydra.run.dir=x"], ["several runs", "write hydra.sweep.dir=FOLDER"]),
+    (["optimizer._target_=os.system"], ["'os.system'", "packages=[os]"]),
+    (["hydra.launcher._target_=os.system"], ["packages=[os]"]),
+    (["hydra.searchpath=3"], ["hydra.searchpath must be a list"]),
     (["--mutlirun"], ["unknown flag '--mutlirun'", "'--multirun'"]),
     (["--config-dir", "nowhere"], ["no such folder"]),
 ]

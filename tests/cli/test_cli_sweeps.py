@@ -47,17 +47,17 @@ def test_a_killed_sweep_is_completed_by_the_same_command(call: Call, workplace: 
     assert (sweep / "comparison.txt").read_text().split() == ["0_seed=1", "1_seed=17", "2_seed=2"]
 
 
-def test_a_finished_sweep_is_not_touched_by_the_same_command(call: Call) -> None:
-    first, second = (call("-m", "seed=1,2") for _ in range(2))
+def test_a_finished_sweep_is_not_touched_by_the_same_command(run: Call) -> None:
+    first, second = (run("-m", "seed=1,2") for _ in range(2))
     assert folder(first) != folder(second)
     assert [len(results(folder(done))) for done in (first, second)] == [2, 2]
 
 
-def test_other_settings_or_fresh_start_anew(call: Call) -> None:
-    failed = folder(call("-m", "seed=13,2"))
-    assert folder(call("-m", "seed=13,2")) == failed
-    assert folder(call("-m", "seed=13,2", "fresh=true")) != failed
-    assert folder(call("-m", "seed=13,2", "lambda1=3")) != failed
+def test_other_settings_or_fresh_start_anew(run: Call) -> None:
+    failed = folder(run("-m", "seed=13,2"))
+    assert folder(run("-m", "seed=13,2")) == failed
+    assert folder(run("-m", "seed=13,2", "fresh=true")) != failed
+    assert folder(run("-m", "seed=13,2", "lambda1=3")) != failed
 
 
 def test_a_chosen_folder_keeps_its_arms_and_refuses_other_settings(call: Call, workplace: Path) -> None:
@@ -77,36 +77,36 @@ def test_a_chosen_folder_keeps_its_arms_and_refuses_other_settings(call: Call, w
     assert not list((workplace / "here").rglob("error.txt"))
 
 
-def test_a_folder_somebody_works_in_is_left_alone(call: Call, workplace: Path) -> None:
+def test_a_folder_somebody_works_in_is_left_alone(run: Call, workplace: Path) -> None:
     for arguments, name in ((("seed=1", "hydra.run.dir=here"), "here"), (("-m", "seed=1,2", "hydra.sweep.dir=there"), "there")):
         (workplace / name).mkdir()
         with hold(workplace / name) as free:
             assert free
             assert is_held(workplace / name)
-            done = call(*arguments)
+            done = run(*arguments)
         assert not is_held(workplace / name)
         assert done.returncode == 2
         assert "another process is running" in done.stderr.splitlines()[-1]
         assert not list((workplace / name).rglob("*.json")) + list((workplace / name).rglob("error.txt"))
-    assert result(folder(call("seed=1", "hydra.run.dir=here")))["seed"] == 1
+    assert result(folder(run("seed=1", "hydra.run.dir=here")))["seed"] == 1
 
 
-def test_a_refused_command_changes_nothing_and_starts_nothing(call: Call, workplace: Path) -> None:
-    assert call("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
+def test_a_refused_command_changes_nothing_and_starts_nothing(run: Call, workplace: Path) -> None:
+    assert run("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
     before = {path: path.read_bytes() for path in (workplace / "here").rglob("*") if path.is_file()}
-    refused = call("-m", "seed=1,2", "trainer.max_steps=5", "hydra.sweep.dir=here")
+    refused = run("-m", "seed=1,2", "trainer.max_steps=5", "hydra.sweep.dir=here")
     assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1)
     assert "holds a run with other settings (trainer.max_steps: 3 there, 5 now)" in refused.stderr
     assert {path: path.read_bytes() for path in (workplace / "here").rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(("arguments", "key"), [(("-m", "seed=1,2"), "hydra.sweep.dir"), (("seed=1",), "hydra.run.dir")])
-def test_fresh_sets_the_chosen_folder_aside(call: Call, workplace: Path, arguments: tuple[str, ...], key: str) -> None:
+def test_fresh_sets_the_chosen_folder_aside(run: Call, workplace: Path, arguments: tuple[str, ...], key: str) -> None:
     command = (*arguments, f"{key}=here")
-    assert call(*command).returncode == 0
+    assert run(*command).returncode == 0
     before = sorted(path.read_text() for path in (workplace / "here").rglob("result.json"))
     for number in (1, 2):
-        fresh = call(*command, "fresh=true")
+        fresh = run(*command, "fresh=true")
         assert fresh.returncode == 0, fresh.stderr
         assert f"{workplace / 'here'} held an earlier one, now in {workplace / 'here'}.{number}" in fresh.stderr
         assert "going on" not in fresh.stderr

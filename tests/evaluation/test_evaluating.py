@@ -14,8 +14,8 @@ from torch import Tensor
 from osediff_exp.errors import UserError
 from osediff_exp.evaluation.arms import Arm, make_arm
 from osediff_exp.evaluation.evaluating import evaluate_arm, on_8_bit_grid, save_picture
+from osediff_exp.evaluation.pair_sets import Pair, PairSet
 from osediff_exp.evaluation.scoring import Scorer
-from osediff_exp.evaluation.test_pairs import Pair, PairSet
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
 from osediff_exp.restoration.base import ImageRestorer
 from osediff_exp.restoration.bicubic import BicubicRestorer

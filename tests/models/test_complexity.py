@@ -62,10 +62,12 @@ def test_the_architecture_has_the_published_sizes_and_schedule(sd21: Backbone) -
     assert text_inputs(sd21).shape == (1, 77)
 
 
+@pytest.mark.slow
 def test_nothing_of_it_takes_memory(sd21: Backbone, sd21_generator: OneStepGenerator) -> None:
     assert {parameter.device.type for module in (sd21, sd21_generator) for parameter in module.parameters()} == {"meta"}
 
 
+@pytest.mark.slow
 def test_the_parameters_of_rank_4(sd21: Backbone, sd21_generator: OneStepGenerator) -> None:
     counted = measure_parameters(sd21, sd21_generator)
     assert counted.lora == {"unet": 4_055_712, "vae_encoder": 369_356}
@@ -74,6 +76,7 @@ def test_the_parameters_of_rank_4(sd21: Backbone, sd21_generator: OneStepGenerat
     assert counted.total == 865_910_724 + 83_653_863 + 340_387_840 + 4_055_712 + 369_356
 
 
+@pytest.mark.slow
 def test_the_macs_at_512_pixels(sd21: Backbone, sd21_generator: OneStepGenerator) -> None:
     macs = measure_macs(sd21, sd21_generator, size=512)
     expected = {"vae_encoder": 558.3, "unet": 402.1, "vae_decoder": 1257.3, "text_encoder": 22.6}

@@ -14,9 +14,10 @@ from sweep_folders import config, crops, make_run, make_sweep, result
 
 from osediff_exp.errors import UserError
 from osediff_exp.reporting.commands import run_command
-from osediff_exp.reporting.comparison import ReportSettings, compare, write_comparison
+from osediff_exp.reporting.comparison import ReportSettings, compare
 from osediff_exp.reporting.figures import best, metrics_of, show_figure
 from osediff_exp.reporting.pictures import choose_pictures
+from osediff_exp.reporting.writing import write_comparison
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,7 +167,7 @@ import sys
 from pathlib import Path
 import osediff_exp.reporting.hydra_callback
 import osediff_exp.tasks.report
-from osediff_exp.reporting.comparison import write_comparison
+from osediff_exp.reporting.writing import write_comparison
 write_comparison(Path(sys.argv[1]))
 sys.exit(bool({"torch", "lightning", "pytorch_lightning"} & set(sys.modules)))
 """

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from sweep_folders import config, make_run, make_sweep, result
 
-from osediff_exp.reporting.comparison import ReportSettings, write_comparison
+from osediff_exp.reporting.comparison import ReportSettings
 from osediff_exp.reporting.embedding import embed
 from osediff_exp.reporting.pictures import Column, Pictures
+from osediff_exp.reporting.writing import write_comparison
 
 if TYPE_CHECKING:
     from pathlib import Path

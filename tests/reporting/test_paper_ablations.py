@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import pytest
 from sweep_folders import make_seed_sweep
 
-from osediff_exp.reporting.comparison import ReportSettings, compare, write_comparison
+from osediff_exp.reporting.comparison import ReportSettings, compare
 from osediff_exp.reporting.paper_ablations import published_for
 from osediff_exp.reporting.published import published_rows, read_table
 from osediff_exp.reporting.settings import ReportSettings as Settings
+from osediff_exp.reporting.writing import write_comparison
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,12 +10,13 @@ from scipy import stats
 from sweep_folders import config, make_run, make_seed_sweep, make_sweep, result, write_per_image
 
 from osediff_exp.reporting.arms import Row, make_arm
-from osediff_exp.reporting.comparison import ReportSettings, compare, write_comparison
+from osediff_exp.reporting.comparison import ReportSettings, compare
 from osediff_exp.reporting.differences import Difference, choose_baseline, differences_from
 from osediff_exp.reporting.figures import metrics_of
 from osediff_exp.reporting.runs import Run
 from osediff_exp.reporting.statistics import mean_interval
 from osediff_exp.reporting.wording import how_tested, show_claim, show_difference
+from osediff_exp.reporting.writing import write_comparison
 
 PSNR, NIQE = metrics_of([{"psnr": 1.0, "niqe": 1.0}])
 

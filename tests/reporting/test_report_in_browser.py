@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sweep_folders import make_sweep
 
-from osediff_exp.reporting.comparison import write_comparison
+from osediff_exp.reporting.writing import write_comparison
 
 if TYPE_CHECKING:
     from pathlib import Path

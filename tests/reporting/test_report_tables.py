@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from sweep_folders import config, make_run, make_seed_sweep, result
 
-from osediff_exp.reporting.comparison import Comparison, ReportSettings, compare, write_comparison
+from osediff_exp.reporting.comparison import Comparison, ReportSettings, compare
 from osediff_exp.reporting.figures import show_p
 from osediff_exp.reporting.latex import escape
+from osediff_exp.reporting.writing import write_comparison
 
 if TYPE_CHECKING:
     from pathlib import Path

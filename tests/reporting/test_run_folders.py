@@ -8,8 +8,9 @@ import yaml
 from sweep_folders import config, make_run, make_sweep, result
 
 from osediff_exp.errors import UserError
-from osediff_exp.reporting.comparison import compare, write_comparison
+from osediff_exp.reporting.comparison import compare
 from osediff_exp.reporting.run_folders import find_runs
+from osediff_exp.reporting.writing import write_comparison
 
 if TYPE_CHECKING:
     from pathlib import Path

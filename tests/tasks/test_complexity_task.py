@@ -21,6 +21,7 @@ def configuration(*overrides: str) -> DictConfig:
         return compose("config", ["task=complexity", *overrides])
 
 
+@pytest.mark.slow
 def test_sd21_beside_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = complexity.run(configuration("backbone=sd21"), tmp_path)
     assert json.loads(json.dumps(figures)) == figures

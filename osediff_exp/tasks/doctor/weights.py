@@ -84,7 +84,7 @@ def lpips(config: DictConfig, run_dir: Path) -> Check:
     lacking: Status = "error" if nets else "warning"
     used = "" if nets else "; not used here"
     if importlib.util.find_spec("lpips") is None:
-        return Check("lpips", lacking, f"the package lpips is missing{used}", "pip install osediff-exp[lpips]")
+        return Check("lpips", lacking, f"the package lpips is missing{used}", "pip install lpips")
     from osediff_exp.models.perceptual import trunk_path
 
     absent = {path.name: path for net in nets or ["vgg"] if not (path := trunk_path(net)).is_file()}

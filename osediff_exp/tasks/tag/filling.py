@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.data.pairs import TrainingPairs, to_tensor
-from osediff_exp.errors import Incomplete, UserError
+from osediff_exp.errors import UserError
 from osediff_exp.models.prompts import TaggedPrompt
 from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.tasks.tag.photos import words_of_files
-from osediff_exp.tasks.tag.work import Figures, Work, shared_order
+from osediff_exp.tasks.tag.work import Figures, Work, shared_order, unread
 from osediff_exp.tasks.train import build_data, micro_batches_per_step
 
 
@@ -40,7 +40,7 @@ def fill(config: DictConfig, run_dir: Path) -> Figures:
         _tag(work, work.extractor, pictures, "validation", data.num_workers)
     figures = work.figures() | {"num_failed": len(failures)}
     if failures:
-        raise Incomplete(f"{len(failures)} photos cannot be read, {failures[0]} first: mend or remove them", figures)
+        raise unread(failures, figures, run_dir)
     return figures
 
 

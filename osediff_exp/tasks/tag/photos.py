@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 
 from osediff_exp.data.photo_files import PhotoFile
 from osediff_exp.data.sources import ImageSource, with_unique_names
-from osediff_exp.errors import Incomplete
+from osediff_exp.errors import shown
 from osediff_exp.models.prompts import TaggedPrompt
-from osediff_exp.tasks.tag.work import UNREADABLE, Figures, Work, as_sidecar, batches, shared_order, write_whole
+from osediff_exp.tasks.tag.work import UNREADABLE, Figures, Work, as_sidecar, batches, shared_order, unread, write_whole
 
 SIDECAR = "tags.csv"
 
@@ -33,7 +33,7 @@ def tag_photos(config: DictConfig, path: Path, run_dir: Path) -> Figures:
         work.console.print(f"{name}: {', '.join(words[name]) or '(no tag)'}", highlight=False, soft_wrap=True)
     work.console.print(f"all {len(words)}: {target}", highlight=False, soft_wrap=True)
     if failures:
-        raise Incomplete(f"{len(failures)} photos cannot be read, {failures[0]} first: mend or remove them", figures)
+        raise unread(failures, figures, run_dir)
     return figures
 
 
@@ -55,7 +55,7 @@ def _words(work: Work, extractor: TaggedPrompt, files: dict[str, Path], failures
         return dict(zip(files, _together(work, extractor, list(files.values())), strict=True))
     except UNREADABLE as error:
         if len(files) == 1:
-            failures.append(f"{next(iter(files.values()))} ({error})")
+            failures.append(f"{shown(next(iter(files.values())))} ({error})")
             return {}
         return {name: words for one, path in files.items() for name, words in _words(work, extractor, {one: path}, failures).items()}
 

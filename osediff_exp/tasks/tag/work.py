@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from osediff_exp.checkpoints.files import write_file
-from osediff_exp.errors import UserError
+from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.models.prompts import TaggedPrompt
 from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.restoration.numerics import choose_device
@@ -71,6 +71,13 @@ class Work:
             "peak_memory_gib": peak_memory_gib(),
             "machine": machine(),
         }
+
+
+def unread(failures: Sequence[str], figures: Figures, run_dir: Path) -> Incomplete:
+    """Return the end of a job whose photos cannot all be read; ``failed.txt`` names each."""
+    report = run_dir / "failed.txt"
+    write_whole(report, lambda file: file.write_text("".join(f"{line}\n" for line in failures), encoding="utf-8"))
+    return Incomplete(f"{len(failures)} photos cannot be read, {failures[0]} first (all in {report}): mend or remove them", figures)
 
 
 def shared_order(count: int) -> list[int]:

@@ -13,7 +13,7 @@ from osediff_exp.data.checks import find_bad_images
 from osediff_exp.data.images import read_size, to_float
 from osediff_exp.data.paired_folder import PairedFolder, by_stem
 from osediff_exp.data.pairs import to_tensor
-from osediff_exp.errors import UserError, nearest
+from osediff_exp.errors import UserError, nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +132,7 @@ def _alone(name: str, kind: str, root: str, there: dict[str, Path]) -> Problem:
 def _unusable(name: str, lr: Path, hr: Path, damaged: dict[Path, str]) -> Problem | None:
     for path in (lr, hr):
         if path in damaged:
-            return Problem(name, "unreadable", f"{path}: {damaged[path]}")
+            return Problem(name, "unreadable", f"{shown(path)}: {damaged[path]}")
     small, large = read_size(lr), read_size(hr)
     scale = large[0] // small[0]
     if 1 <= scale <= MAX_SCALE and large == (scale * small[0], scale * small[1]):

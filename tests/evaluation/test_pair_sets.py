@@ -11,7 +11,7 @@ from PIL import Image
 
 from osediff_exp.data.paired_folder import PairedFolder
 from osediff_exp.errors import UserError
-from osediff_exp.evaluation.test_pairs import find_roots, folder_pairs, validation_pairs
+from osediff_exp.evaluation.pair_sets import find_roots, folder_pairs, validation_pairs
 
 
 def write(path: Path, width: int, height: int, *, seed: int = 0) -> np.ndarray:

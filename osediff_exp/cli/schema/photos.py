@@ -1,0 +1,66 @@
+"""Keys of what is trained and tested on: photos, pairs, and how photos are degraded."""
+
+from __future__ import annotations
+
+from osediff_exp.cli.schema.rules import Rule, either, group, number, path, probability, several, span, text, whole, word
+from osediff_exp.cli.schema.training import SEED
+
+PHOTOS = either(str, list, null=True, items=path())
+"""A folder, a text file of paths, or a list of these."""
+
+SIDE = whole(8, 65536, multiple=8)
+SIZES = several(whole(1, 255), 1)
+
+RULES: dict[str, Rule] = {
+    "data.crop_size": SIDE,
+    "data.val_size": SIDE,
+    "data.val_lr_root": path(null=True),
+    "data.val_hr_root": path(null=True),
+    "data.val_seed": SEED,
+    "data.val_first": whole(0, null=True),
+    "data.val_batch_size": whole(1, 65536),
+    "data.num_workers": whole(0, 1024),
+    "data.verify": word("header", "full"),
+    "data.bad_images": word("refuse", "skip"),
+    "data.cache_images": either(bool, int, float, low=0.0),
+    "data.reduce_to": whole(1, 65536, null=True),
+    "data.root": PHOTOS,
+    "data.val_root": PHOTOS,
+    "data.lsdir_root": PHOTOS,
+    "data.ffhq_root": PHOTOS,
+    "data.lr_root": path(null=True),
+    "data.hr_root": path(null=True),
+    "data.first": whole(1, null=True),
+    "data.ffhq_first": whole(1, null=True),
+    "data.dataset": text(empty=False),
+    "data.datamodule.train": several(group(), 1),
+    "data.datamodule.val": several(group()),
+    # the datamodule repeats the keys above
+    "data.datamodule.crop_size": SIDE,
+    "data.datamodule.val_size": SIDE,
+    "data.datamodule.val_first": whole(0, null=True),
+    "data.datamodule.val_batch_size": whole(1, 65536),
+    "data.datamodule.num_workers": whole(0, 1024),
+    "data.datamodule.verify": word("header", "full"),
+    "data.datamodule.bad_images": word("refuse", "skip"),
+    "data.datamodule.cache_images": either(bool, int, float, low=0.0),
+    "data.datamodule.reduce_to": whole(1, 65536, null=True),
+    "data.datamodule.val_?r_root": path(null=True),
+    # degradations
+    "degradation.scale": whole(1, 64),
+    "degradation.**sizes": SIZES,
+    "degradation.**.families.*": probability(),
+    "degradation.**.directions.*": probability(),
+    "degradation.**beta_*": span(0.0, open="("),
+    "degradation.**blur.sigma": span(1e-3, 1e3),
+    "degradation.**cutoff": number(0.0, 1.0, open="("),
+    "degradation.**wide_from": whole(1, 255),
+    "degradation.**probability": probability(),
+    "degradation.**resize.factor": span(0.0, 64.0, open="("),
+    "degradation.downsample": span(1.0, 64.0),
+    "degradation.**gaussian_sigma": span(0.0, 255.0),
+    "degradation.noise_sigma": span(0.0, 255.0),
+    "degradation.**poisson_scale": span(0.0, 1e3, open="("),
+    "degradation.**jpeg_quality": span(0.0, 100.0),
+}
+"""Keys (patterns) and what they take; the first pattern that fits counts."""

@@ -1,0 +1,74 @@
+"""Keys that must fit one another: sizes and their units, ends of ranges, probabilities that sum to 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Values = Mapping[str, Any]
+"""A configuration's values by their full keys, groups included, with references followed."""
+
+_ENDS = (("t_min", "t_max"), ("score_t_min", "score_t_max"), ("gan_t_min", "gan_t_max"), ("distill_t_min", "distill_t_max"))
+
+
+def relation_problem(values: Values) -> str | None:
+    """Return the first misfit of two keys, or None. Each value by itself has been checked."""
+    return next((problem for check in _CHECKS for problem in check(values)), None)
+
+
+def _sides(values: Values) -> Iterator[str]:
+    """Crops are multiples of the VAE's factor and of the degradation's scale; photos are not reduced below them."""
+    scale, smallest = values.get("degradation.scale"), values.get("data.reduce_to")
+    unit = math.lcm(8, scale) if isinstance(scale, int) else 8
+    for key in ("data.crop_size", "data.val_size"):
+        side = values.get(key)
+        if not isinstance(side, int):
+            continue
+        if side % unit:
+            nearest = max(unit, round(side / unit) * unit)
+            yield f"{key}={side} must be a multiple of {unit} (of 8 and degradation.scale={scale}); the nearest is {nearest}"
+        if isinstance(smallest, int) and smallest < side:
+            yield f"data.reduce_to={smallest} would make photos smaller than {key}={side}: the nearest is {side}"
+
+
+def _ends(values: Values) -> Iterator[str]:
+    for key, low in values.items():
+        prefix, _, name = key.rpartition(".")
+        for first, last in _ENDS:
+            high = values.get(f"{prefix}.{last}")
+            if name == first and _is_number(low) and _is_number(high) and low >= high:
+                yield f"{key}={low} must be below {prefix}.{last}={high}"
+
+
+def _overlaps(values: Values) -> Iterator[str]:
+    for network in ("encoder", "decoder", "unet"):
+        tile, overlap = (values.get(f"restorer.tiling.{network}_{part}") for part in ("tile", "overlap"))
+        if isinstance(tile, int) and isinstance(overlap, int) and 2 * overlap > tile:
+            yield f"restorer.tiling.{network}_overlap={overlap} does not fit tiles of {tile}: the nearest is {tile // 2}"
+
+
+def _sums(values: Values) -> Iterator[str]:
+    for key, value in values.items():
+        if key.startswith("degradation.") and key.endswith((".families", ".directions")) and isinstance(value, dict):
+            shares = [share for share in value.values() if _is_number(share)]
+            if len(shares) == len(value) and abs(sum(shares) - 1) > 1e-6:
+                yield f"the probabilities of {key} sum to {sum(shares):g}: make them sum to 1"
+
+
+def _terms(values: Values) -> Iterator[str]:
+    terms = {name: term for name, term in (values.get("loss.terms") or {}).items() if term is not None}
+    if values.get("task.name") != "train" or "trainer.max_steps" not in values or "generator._target_" not in values:
+        return
+    if all(values.get(f"loss.terms.{name}.weight") == 0 for name in terms):
+        yield "no loss term is left: give at least one term in loss/terms a weight above 0"
+    rounds = values.get("trainer.critic_updates")
+    if isinstance(rounds, int) and rounds > 1 and not any(isinstance(term, dict) and "optimizer" in term for term in terms.values()):
+        yield f"trainer.critic_updates={rounds}, but no loss term has a network to update: add one (vsd), or set it to 1"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (_sides, _ends, _overlaps, _sums, _terms)
