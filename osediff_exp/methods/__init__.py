@@ -1,0 +1,1 @@
+"""Methods of diffusion super-resolution: what each builds on the backbone, trains and samples."""
