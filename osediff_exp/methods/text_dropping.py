@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 
-def drop_text(embeds: Tensor, empty: Tensor, n: Tensor, *, probability: float) -> Tensor:
+def drop_text(embeds: Tensor, empty: Tensor, *, dropped: Tensor) -> Tensor:
     """Return the text features with some samples' replaced by those of the empty prompt.
 
     Args:
         embeds: (B, L, D).
         empty: (1, L, D) or (B, L, D), features of "".
-        n: (B,) standard normal numbers, one a sample: its quantile decides, so that who loses its words is a function of what is handed in.
-        probability: of losing the words, in [0, 1].
+        dropped: (B,) booleans: who loses its words. They are handed in, so that this is a function of its arguments.
     """
-    dropped = torch.special.ndtr(n.double()).to(embeds.device) < probability
-    return torch.where(dropped[:, None, None], empty, embeds)
+    return torch.where(dropped.to(embeds.device)[:, None, None], empty, embeds)

@@ -52,14 +52,16 @@ class PASDNetwork(nn.Module):
         return self.embedding(lq.to(next(self.embedding.parameters())))
 
     def forward(self, z_t: Tensor, t: Tensor, text: Tensor, condition: Tensor) -> Tensor:
-        """Return the U-Net's prediction (B, C, h, w).
+        """Return the U-Net's prediction (B, C, h, w), in its precision.
 
         Args:
-            z_t: noisy latents (B, C, h, w), scaled, in the U-Net's precision.
+            z_t: noisy latents (B, C, h, w), scaled.
             t: timesteps (B,) or a scalar.
             text: (B, L, D).
             condition: the embedding that :meth:`embed` returns.
         """
+        own = self.unet.conv_in.weight.dtype
+        z_t, text = z_t.to(own), text.to(own)
         skips, middle = control(self.control_net, z_t, t, text, condition)
         with looking_at(self.pixel_attentions, [skip.flatten(2).transpose(1, 2) for skip in reversed(skips)]):
             return self.unet(z_t, t, text, down_block_additional_residuals=skips, mid_block_additional_residual=middle).sample

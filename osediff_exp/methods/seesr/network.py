@@ -48,16 +48,17 @@ class SeeSRNetwork(nn.Module):
         return self.embedding(lq.to(next(self.embedding.parameters())))
 
     def forward(self, z_t: Tensor, t: Tensor, text: Tensor, condition: Tensor, tokens: Tensor) -> Tensor:
-        """Return the U-Net's prediction (B, C, h, w).
+        """Return the U-Net's prediction (B, C, h, w), in its precision.
 
         Args:
-            z_t: noisy latents (B, C, h, w), scaled, in the U-Net's precision.
+            z_t: noisy latents (B, C, h, w), scaled.
             t: timesteps (B,) or a scalar.
             text: (B, L, D).
             condition: what :meth:`embed` returns.
             tokens: (B, N, token_width).
         """
-        attentions = self.image_attentions
+        attentions, own = self.image_attentions, self.unet.conv_in.weight.dtype
+        z_t, text = z_t.to(own), text.to(own)
         with looking_at(attentions, [tokens] * len(attentions)):
             skips, middle = control(self.control_net, z_t, t, text, condition)
             return self.unet(z_t, t, text, down_block_additional_residuals=skips, mid_block_additional_residual=middle).sample
