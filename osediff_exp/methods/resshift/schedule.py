@@ -28,12 +28,12 @@ def root_etas(*, T: int, m: float, p: float, kappa: float) -> Tensor:
     """
     s = min(m / kappa, m)
     b = math.exp(math.log(ROOT_END / s) / (T - 1))
-    beta = (torch.arange(T, dtype=torch.float64) / (T - 1)) ** p * (T - 1)
+    beta = (torch.arange(T, dtype=torch.float64, device="cpu") / (T - 1)) ** p * (T - 1)
     return s * b**beta
 
 
 class ShiftSchedule:
-    """eta_t and kappa, and what follows from them.
+    """eta_t and kappa, and what follows from them. Its figures lie on the CPU, also where a network is built without values (meta device).
 
     Args:
         T, m, p, kappa: see :func:`root_etas`.
@@ -47,7 +47,7 @@ class ShiftSchedule:
             given = f"generator.T={T}, m={m}, p={p}, kappa={kappa}"
             raise UserError(f"{given} make no schedule: T must be at least 2, m between 0 and {ROOT_END}, p and kappa above 0")
         self.T, self.m, self.p, self.kappa = T, m, p, kappa
-        self._eta = torch.cat([torch.zeros(1, dtype=torch.float64), root_etas(T=T, m=m, p=p, kappa=kappa).square()])
+        self._eta = torch.cat([torch.zeros(1, dtype=torch.float64, device="cpu"), root_etas(T=T, m=m, p=p, kappa=kappa).square()])
 
     def __eq__(self, other: object) -> bool:
         own = (self.T, self.m, self.p, self.kappa)
