@@ -1,1 +1,1 @@
-"""Methods of diffusion super-resolution: what each builds on the backbone, trains and samples."""
+"""Methods: what trains a generator. OSEDiff and the systems that it is compared with, one module or folder each (docs/methods.md)."""
