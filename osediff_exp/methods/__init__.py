@@ -1,0 +1,1 @@
+"""Methods of restoration: what each builds on a frozen backbone, trains and samples with."""
