@@ -38,6 +38,7 @@ NULLABLE: dict[str, tuple[type, ...]] = {
     "data.first": (int,),
     "input": (str,),
     "prompt.cache": (str,),
+    "prompt.image_embeds_shape": (list,),
     "prompt.lora": (str,),
     "prompt.thresholds": (str,),
     "prompt.threshold": (float,),

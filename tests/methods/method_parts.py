@@ -38,8 +38,8 @@ def make_sinsr(backbone: Backbone, teacher: Generator | None = None, **settings:
 
 def train(backbone: Backbone, folder: Path, method: Method, *, max_steps: int = 2, **settings: Any) -> RestorationModule:
     """Train from the method's start on the photos in ``folder/photos``."""
-    ckpt_path = settings.pop("ckpt_path", None)
-    module = make_module(backbone, method=method, max_steps=max_steps)
+    ckpt_path, asked = settings.pop("ckpt_path", None), {key: settings.pop(key) for key in ("prompts",) if key in settings}
+    module = make_module(backbone, method=method, max_steps=max_steps, **asked)
     data = make_data(folder / "photos", batch_size=2)
     make_trainer(folder, **settings).fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=False)
     return module
