@@ -27,7 +27,7 @@ from osediff_exp.methods.pasd.method import PASD
 from osediff_exp.methods.seesr.generator import SeeSRGenerator
 from osediff_exp.methods.seesr.method import SeeSR
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.complexity import measure_macs, measure_parameters
+from osediff_exp.models.complexity import count_macs, measure_parameters
 from osediff_exp.models.tiling import Tiling
 
 Make = Callable[..., Any]
@@ -222,18 +222,23 @@ def test_steps_are_told(backbone: Backbone, make: Make) -> None:
 
 
 @BOTH
-def test_every_steps_macs_and_both_branches_are_counted(backbone: Backbone, make: Make) -> None:
-    """The VAE and the embedding once; U-Net and control net once a step and branch."""
-    generator = make(backbone, steps=4).generator
-    guided = measure_macs(backbone, generator, size=16).merged
-    generator.set_sampling(steps=1, guidance=1.0)
-    one = measure_macs(backbone, generator, size=16).merged
-    assert guided["unet"] == 8 * one["unet"]
-    assert guided["vae_encoder"] == one["vae_encoder"]
-    assert one["control_net"] < guided["control_net"] < 8 * one["control_net"]  # the embedding is in it once
+def test_guidance_costs_a_second_branch_and_pixels_are_embedded_once(backbone: Backbone, make: Make) -> None:
+    generator, counts = make(backbone, steps=1).generator, []
+    for guidance in (2.0, 1.0):
+        generator.set_sampling(guidance=guidance)
+        counts.append(count_macs(lambda: restore(backbone, generator, PICTURES[:1], ["a"]), generator.parts))
+    embedding = sum(count_macs(lambda: generator.network.embed(PICTURES[:1])).values())
+    assert counts[0]["unet"] == 2 * counts[1]["unet"]
+    assert counts[0]["vae_encoder"] == counts[1]["vae_encoder"]
+    assert counts[0]["control_net"] - embedding == 2 * (counts[1]["control_net"] - embedding)
+
+
+@BOTH
+def test_parameters_are_told_apart(backbone: Backbone, make: Make) -> None:
+    generator = make(backbone).generator
     counted = measure_parameters(backbone, generator)
     assert counted.trainable == sum(parameter.numel() for parameter in generator.own_tensors().values())
-    assert "other" not in counted.parts
+    assert set(counted.parts) == {"vae_encoder", "unet", "control_net", "vae_decoder", "text_encoder"}
 
 
 def test_the_tokens_that_are_announced_are_those_that_fit(backbone: Backbone) -> None:
