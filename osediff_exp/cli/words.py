@@ -22,6 +22,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "prompt.order": ("list", "score"),
     "target": ("html", "wandb", "all"),
     "generator.latent": ("sample", "mode"),
+    "generator.chain": ("ancestral", "deterministic"),
     "generator.alpha": ("fixed", "rank", "rslora"),
     "generator.unet_alpha": ("fixed", "rank", "rslora"),
     "generator.vae_alpha": ("fixed", "rank", "rslora"),

@@ -1,1 +1,1 @@
-"""Methods of restoration: what each builds on a frozen backbone, trains and samples with."""
+"""Methods: what trains a generator. OSEDiff and the systems that it is compared with, one module or folder each (docs/methods.md)."""

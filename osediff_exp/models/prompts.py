@@ -33,6 +33,14 @@ class PromptExtractor(ABC):
         """Return the prompts of whole photos, whatever their sizes; a network runs where ``like`` is."""
         return [self(photo.load()[None].to(like.device), [photo.name])[0] for photo in photos]
 
+    def image_embeds(self, images: Tensor) -> Tensor:
+        """Return features (B, N, E) of images (B, 3, H, W) in [0, 1], which a network may attend to beside the text, where the images are.
+
+        Raises:
+            UserError: this source has none.
+        """
+        raise UserError("the method attends to features of the picture, which this prompt has none of: choose prompt=tagged or prompt=ram")
+
     @property
     def in_training(self) -> PromptExtractor:
         """The extractor that a training asks; most sources have one for everything."""
@@ -107,6 +115,9 @@ class TaggedPrompt(PromptExtractor):
     def words_of_photos(self, photos: Sequence[Photo], *, like: Tensor) -> list[list[str]]:
         """Return the tags of whole photos that stand in their prompts."""
         return [self._sure(tags) for tags in self.tagger.of_photos(photos, self._most, like=like)]
+
+    def image_embeds(self, images: Tensor) -> Tensor:
+        return self.tagger.image_embeds(images).clone()  # a tagger's may be made in inference mode, and are to meet gradients
 
     def figures(self) -> dict[str, float]:
         if not (taggers := self.cached_taggers):
