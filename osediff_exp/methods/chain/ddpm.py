@@ -103,7 +103,10 @@ def _walk(
     step: Step, denoise: Denoise, z: Tensor, *, schedule: NoiseSchedule, timesteps: list[int], noise: Noise, progress: Progress | None
 ) -> Tensor:
     z = z.float()
-    abars = [*(schedule.abar(t) for t in timesteps), torch.ones((), dtype=torch.float64, device="cpu")]  # also where networks are built on the meta device
+    abars = [
+        *(schedule.abar(t) for t in timesteps),
+        torch.ones((), dtype=torch.float64, device="cpu"),
+    ]  # also where networks are built on the meta device
     for done, (t, (abar_t, abar_s)) in enumerate(zip(timesteps, pairwise(abars), strict=True), 1):
         output = denoise(z, torch.full((len(z),), t, device=z.device)).float()
         z, deviation = step(z, predict_x0(z, output, abar_t, schedule.prediction_type), abar_t, abar_s)

@@ -39,9 +39,8 @@ class CleaningNetwork(nn.Module):
         self.unfold = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
         self.refine = nn.Conv2d(channels, channels, 3, padding=1)
         self.last = nn.Conv2d(channels, 3, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        if self.last.bias is not None:
-            nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, lq: Tensor) -> Tensor:
         """Return cleaned pictures of enlarged low-quality ones, both (B, 3, H, W) in [-1, 1] (not clamped); any H and W."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import ControlNetModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from osediff_exp.models.backbone import Backbone
@@ -47,7 +47,7 @@ class ControlledUNet(nn.Module):
         ).sample
 
 
-def condition_conv(unet: nn.Module) -> nn.Conv2d:
+def condition_conv(unet: UNet2DConditionModel) -> nn.Conv2d:
     """Return the part of an 8-channel ``conv_in`` that sees the condition, zero; the bias is the other part's."""
     conv_in = unet.conv_in
     conv = nn.Conv2d(

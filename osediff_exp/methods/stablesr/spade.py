@@ -32,9 +32,8 @@ class Spade(nn.Module):
         self.gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.beta = nn.Conv2d(hidden, channels, 3, padding=1)
         if neutral:
-            for layer in (self.gamma, self.beta):
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
+            for parameter in (*self.gamma.parameters(), *self.beta.parameters()):
+                nn.init.zeros_(parameter)
 
     def forward(self, hidden: Tensor, structure: Tensor) -> Tensor:
         """Return (B, channels, h, w), in the input's type, for ``hidden`` of that shape and a map (B, map_channels, h, w)."""
