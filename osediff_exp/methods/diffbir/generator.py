@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
@@ -49,7 +50,12 @@ class DiffBIRGenerator(Sampler):
         UserError: an argument is out of range.
     """
 
-    parts = {**PARTS, "cleaning": ("cleaning",), "control_net": ("network.control",), "unet": ("network.unet",)}
+    parts: Mapping[str, tuple[str, ...]] = {
+        **PARTS,
+        "cleaning": ("cleaning",),
+        "control_net": ("network.control",),
+        "unet": ("network.unet",),
+    }
 
     def __init__(
         self,
@@ -147,7 +153,7 @@ class DiffBIRGenerator(Sampler):
         if self.guidance == 1:
             return branches[0]
         assert len(branches) == 2, "guidance needs a negative prompt"
-        return guided(*branches, self.guidance)
+        return guided(branches[0], branches[1], self.guidance)
 
     def _restored_to(self, denoise: Denoise, cleaned: Tensor, condition: Tensor) -> Denoise:
         """Return the denoiser under restoration guidance, or as it is."""

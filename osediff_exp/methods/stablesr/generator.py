@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -43,7 +44,7 @@ class StableSRGenerator(Sampler):
         UserError: an argument is out of range.
     """
 
-    parts = {**PARTS, "unet": ("network.unet",), "structure_encoder": ("network.encoder",)}
+    parts: Mapping[str, tuple[str, ...]] = {**PARTS, "unet": ("network.unet",), "structure_encoder": ("network.encoder",)}
 
     def __init__(
         self,
