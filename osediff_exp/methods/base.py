@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -57,8 +57,7 @@ class Group:
     every_round: bool = False
 
 
-@dataclass(frozen=True)
-class MethodLoss:
+class MethodLoss(NamedTuple):
     """The scalar that a micro-batch differentiates, all groups' shares in it, and figures for the log (``train/NAME``, ``NAME/FIGURE``)."""
 
     loss: Tensor

@@ -159,9 +159,9 @@ class RestorationModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         last_round = self._micro_batch >= self.accumulate * (self.critic_updates - 1)
         seen = self._training_batch(batch)
-        found = self.method.loss(seen) if last_round else self.method.critics_loss(seen)
-        self.manual_backward(found.loss / self.accumulate)
-        self._figures.add(found.logs)
+        loss, logs = self.method.loss(seen) if last_round else self.method.critics_loss(seen)
+        self.manual_backward(loss / self.accumulate)
+        self._figures.add(logs)
         self._micro_batch += 1
         if self._micro_batch % self.accumulate == 0:
             norms = self._step_optimizers(last_round=last_round)

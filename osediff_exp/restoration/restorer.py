@@ -82,7 +82,7 @@ class Restorer(ImageRestorer):
         self.generator = generator.to(self.device).eval()
         self.generator.tiling = tiling
         self.generator.set_sampling(steps=steps, guidance=guidance)
-        self.seed, self.negative_prompt = seed, negative_prompt
+        self.seed, self.negative_prompt, self.steps = seed, negative_prompt, self.generator.steps
         self.prompts, self.color_fix, self.min_side = prompts, color_fix, min_side
         self.dtype = None if dtype is None else getattr(torch, dtype)
         self._prompt_features = PromptFeatures(self.backbone.encode_prompts)

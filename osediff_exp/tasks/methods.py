@@ -59,6 +59,8 @@ def earlier_generators(config: DictConfig, backbone: Backbone, run_dir: Path | N
     for name, path in (config.method.get("needs") or {}).items():
         made_by = OmegaConf.to_container(config.method.made_by[name])
         assert isinstance(made_by, dict)
+        if (made_by["method"], made_by.get("stage")) == (config.method.name, config.method.stage):
+            continue  # this run is that stage
         where = path or _in_sweep(made_by, run_dir, seed=config.seed)
         if where is None:
             raise UserError(f"method={config.method.name} needs a finished run of {_command(made_by)}: give method.needs.{name}=RUN")

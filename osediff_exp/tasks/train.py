@@ -165,15 +165,14 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
     last = module.latest
     parameters = {name: sum(parameter.numel() for parameter in group) for name, group in module.parameter_groups().items()}
     counts: Figures = {"steps": module.steps_taken, "num_val_images": len(module.per_image)}
-    sampling: Figures = {"sampling_steps": module.generator.steps, "guidance": module.generator.guidance}
     return (
         counts
-        | sampling
         | {key.removeprefix("val/"): value for key, value in last.items() if key.startswith("val/")}
         | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second")}
         | {f"params_trainable_{name}": count for name, count in parameters.items()}
         | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size // module.critic_updates}
         | {"samples_seen": module.steps_taken * data.global_batch_size}
+        | {"sampling_steps": module.generator.steps, "guidance": module.generator.guidance}
         | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
         | {"device": _device(module.trainer), "os": platform.platform()}
         | module.prompt_figures()

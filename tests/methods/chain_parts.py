@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from osediff_exp.methods.chain.denoising import Denoise
-from osediff_exp.models.generator import Noise
+from osediff_exp.models.generator_base import Noise
 from osediff_exp.models.noise_schedule import NoiseSchedule
 from osediff_exp.randomness import sample_noise
 

@@ -19,9 +19,11 @@ from osediff_exp.errors import UserError
 from osediff_exp.methods.base import Parts
 from osediff_exp.methods.resshift.generator import ResShiftGenerator
 from osediff_exp.methods.resshift.method import ResShift
+from osediff_exp.methods.resshift.network import own_unet
 from osediff_exp.methods.resshift.schedule import ShiftSchedule
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.complexity import measure_macs, measure_parameters
+from osediff_exp.models.empty_backbone import empty_backbone
 from osediff_exp.models.prompts import FixedPrompt
 from osediff_exp.models.tiling import Tiling
 from osediff_exp.restoration.restorer import Restorer
@@ -204,3 +206,11 @@ def test_all_steps_macs_are_counted(backbone: Backbone) -> None:
     assert extrapolated == one | {"unet": 4 * one["unet"]}
     counted = measure_parameters(backbone, generator)
     assert counted.trainable == counted.parts["unet"] == sum(weight.numel() for weight in generator.unet.parameters())
+
+
+def test_its_u_net_has_stable_diffusion_s_size() -> None:
+    """Four more input channels than SD-2.1's 865.9 M; the published network, of another kind, has 118.6 M."""
+    with torch.device("meta"):
+        unet = own_unet(empty_backbone("sd21"), from_scratch=True)
+    assert {weight.device.type for weight in unet.parameters()} == {"meta"}
+    assert sum(weight.numel() for weight in unet.parameters()) == 865_910_724 + 4 * 320 * 9

@@ -85,6 +85,13 @@ def test_the_teacher_is_found_in_the_same_sweep(backbone: Backbone, backbone_fol
     assert not any(weight.requires_grad for weight in found.teacher.parameters())
 
 
+def test_a_missing_run_is_named_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher").mkdir()
+    with pytest.raises(UserError, match=r"method\.needs\.teacher=.*teachr: there is no such file or folder\. Did you mean 'teacher'"):
+        make_plan(CONF, parse_arguments(["method=sinsr", f"method.needs.teacher={tmp_path / 'teachr'}"]))
+
+
 def test_a_run_that_cannot_be_read_is_named_with_its_key(backbone: Backbone, backbone_folder: Path, tmp_path: Path) -> None:
     config = configuration(backbone_folder, "method=sinsr", f"method.needs.teacher={tmp_path / 'nowhere'}")
     with pytest.raises(UserError, match=r"method\.needs\.teacher=.*nowhere: checkpoint .*there is no such file or folder"):

@@ -14,7 +14,7 @@ from osediff_exp.errors import UserError
 from osediff_exp.methods.chain.denoising import Denoise, implied_eps
 from osediff_exp.methods.chain.sampler import Progress, Sampler
 from osediff_exp.methods.chain.spacing import Spacing, spaced_timesteps
-from osediff_exp.models.generator import Noise
+from osediff_exp.models.generator_base import Noise
 from osediff_exp.models.noise_schedule import NoiseSchedule
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -103,7 +103,10 @@ def _walk(
     step: Step, denoise: Denoise, z: Tensor, *, schedule: NoiseSchedule, timesteps: list[int], noise: Noise, progress: Progress | None
 ) -> Tensor:
     z = z.float()
-    abars = [*(schedule.abar(t) for t in timesteps), torch.ones((), dtype=torch.float64)]
+    abars = [
+        *(schedule.abar(t) for t in timesteps),
+        torch.ones((), dtype=torch.float64, device="cpu"),
+    ]  # also where networks are built on the meta device
     for done, (t, (abar_t, abar_s)) in enumerate(zip(timesteps, pairwise(abars), strict=True), 1):
         output = denoise(z, torch.full((len(z),), t, device=z.device)).float()
         z, deviation = step(z, predict_x0(z, output, abar_t, schedule.prediction_type), abar_t, abar_s)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from osediff_exp.methods.chain.denoising import Denoise
-from osediff_exp.models.generator import Noise
+from osediff_exp.models.generator_base import Noise
 from osediff_exp.models.noise_schedule import NoiseSchedule
 
 Progress = Callable[[int, int], None]

@@ -28,7 +28,7 @@ def spaced_timesteps(*, start: int, steps: int, spacing: Spacing = "ends") -> li
     if not 1 <= steps <= start + 1:
         raise UserError(f"steps={steps} does not fit a chain that starts at timestep {start}: use 1 to {start + 1}")
     if spacing == "ends":
-        return [start] if steps == 1 else torch.linspace(start, 0, steps, dtype=torch.float64).round().long().tolist()
+        return [start] if steps == 1 else torch.linspace(start, 0, steps, dtype=torch.float64, device="cpu").round().long().tolist()
     if spacing == "leading":
         stride = (start + 1) // steps
         return [min(k * stride + 1, start) for k in reversed(range(steps))]

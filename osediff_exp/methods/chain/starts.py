@@ -8,7 +8,7 @@ from torch import Tensor
 
 from osediff_exp.diffusion import add_noise
 from osediff_exp.errors import UserError, nearest
-from osediff_exp.models.generator import Noise
+from osediff_exp.models.generator_base import Noise
 
 Start = Literal["noise", "lr", "cond"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from osediff_exp.errors import UserError
 from osediff_exp.methods.chain.denoising import Denoise
 from osediff_exp.methods.chain.sampler import Progress, Sampler
-from osediff_exp.models.generator import Noise
+from osediff_exp.models.generator_base import Noise
 from osediff_exp.models.noise_schedule import NoiseSchedule
 
 
@@ -49,15 +49,15 @@ def cut_scheduler(schedule: NoiseSchedule, *, start: int, steps: int) -> UniPCMu
     """Return diffusers' scheduler over timesteps 0..start of ``schedule``, set to ``steps``; one serves one chain."""
     if not 1 <= steps <= start:
         raise UserError(f"steps={steps} does not fit a UniPC chain that starts at timestep {start}: use 1 to {start}")
-    abar = torch.cat([torch.ones(1, dtype=torch.float64), schedule.abar(torch.arange(start + 1))])
-    scheduler = UniPCMultistepScheduler(
-        num_train_timesteps=start + 1,
-        trained_betas=(1 - abar[1:] / abar[:-1]).numpy(),
-        prediction_type=schedule.prediction_type,
-        timestep_spacing="linspace",
-        final_sigmas_type="zero",
-    )
-    with warnings.catch_warnings():  # diffusers makes NumPy arrays of tensors in a way that NumPy 2 will not know
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with torch.device("cpu"), warnings.catch_warnings():  # figures need values, also where networks are built on the meta device
+        warnings.simplefilter("ignore", DeprecationWarning)  # diffusers makes NumPy arrays of tensors in a way that NumPy 2 will not know
+        abar = torch.cat([torch.ones(1, dtype=torch.float64), schedule.abar(torch.arange(start + 1))])
+        scheduler = UniPCMultistepScheduler(
+            num_train_timesteps=start + 1,
+            trained_betas=(1 - abar[1:] / abar[:-1]).numpy(),
+            prediction_type=schedule.prediction_type,
+            timestep_spacing="linspace",
+            final_sigmas_type="zero",
+        )
         scheduler.set_timesteps(steps)
     return scheduler

@@ -30,20 +30,9 @@ def own_unet(backbone: Backbone, *, from_scratch: bool) -> UNet2DConditionModel:
 
 def widened(conv: nn.Conv2d, more: int) -> nn.Conv2d:
     """Return ``conv`` with ``more`` input channels of weight 0: at the start it computes what it did."""
-    wide = nn.Conv2d(
-        conv.in_channels + more,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        device=conv.weight.device,  # type: ignore[arg-type]
-    )
-    with torch.no_grad():
-        wide.weight.zero_()
-        wide.weight[:, : conv.in_channels] = conv.weight
-        assert wide.bias is not None
-        assert conv.bias is not None
-        wide.bias.copy_(conv.bias)
+    wide = copy.deepcopy(conv)
+    wide.in_channels += more
+    wide.weight = nn.Parameter(torch.cat([conv.weight.detach(), torch.zeros_like(conv.weight[:, :1]).repeat(1, more, 1, 1)], dim=1))
     return wide
 
 
