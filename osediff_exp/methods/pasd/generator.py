@@ -8,6 +8,7 @@ from torch import Tensor
 
 from osediff_exp.diffusion import add_noise
 from osediff_exp.errors import UserError
+from osediff_exp.methods.chain.binding import bound
 from osediff_exp.methods.chain.denoising import Denoise
 from osediff_exp.methods.chain.starts import Start
 from osediff_exp.methods.chain.unipc import UniPCSampler
@@ -15,7 +16,6 @@ from osediff_exp.methods.pasd.network import PASDNetwork
 from osediff_exp.methods.pixel_controlled import PixelControlled
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator_base import Context, Noise
-from osediff_exp.models.tiled_unet import tiled_denoise
 
 
 @final
@@ -66,14 +66,4 @@ class PASDGenerator(PixelControlled):
         return self.network.embed(pixels).embedding
 
     def denoiser(self, text: Tensor, condition: Tensor, context: Context) -> Denoise:
-        if self.tiling is None:
-            return lambda z_t, t: self.network(z_t, t, text, condition)
-        tiling = self.tiling
-
-        def by_tiles(z_t: Tensor, t: Tensor) -> Tensor:
-            def call(text: Tensor, z_t: Tensor, condition: Tensor) -> Tensor:
-                return self.network(z_t, t[: len(z_t)], text, condition)
-
-            return tiled_denoise(call, text, z_t, condition, network=self.network, tiling=tiling, multiple=self.unet_factor)
-
-        return by_tiles
+        return bound(self.network, text, condition, tiling=self.tiling, multiple=self.unet_factor)
