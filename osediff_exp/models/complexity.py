@@ -64,8 +64,9 @@ def measure_parameters(backbone: Backbone, generator: Generator) -> Parameters:
 def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs:
     """Count the MACs of all steps of restoring one ``size`` x ``size`` px image (its size as output).
 
-    Prompts have full length; under guidance there are two, and two branches. Convolutions, matrix products and attention are counted; norms, activations and other pointwise operations are not. On the meta
-    device nothing is computed. The generator's LoRA is merged in the end.
+    Prompts have full length; under guidance there are two, and two branches. Convolutions, matrix products and attention are counted;
+    norms, activations and other pointwise operations are not. On the meta device nothing is computed. The generator's LoRA is merged in
+    the end.
 
     Raises:
         UserError: ``size`` is not a positive multiple of the backbone's.
