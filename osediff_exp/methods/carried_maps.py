@@ -1,4 +1,4 @@
-"""Feature maps on their way from one network into the layers of another."""
+"""Feature maps on their way from one network into the layers of another, which may be frozen."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Hashable
 from typing import Any
 
 from torch import Tensor
+
+
+def trainable_input(features: Tensor) -> Tensor:
+    """Return a frozen network's features as layers that train take them: in float32, and in the plain memory format.
+
+    Frozen weights may be in half precision, what trains is not. And torch's GroupNorm crashes on the CPU (2.13) in the backward pass of an
+    input in the channels-last format that needs no gradient, where its own weights do.
+    """
+    return features.float().contiguous()
 
 
 class CarriedMaps:

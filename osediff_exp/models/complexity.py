@@ -62,10 +62,11 @@ def measure_parameters(backbone: Backbone, generator: Generator) -> Parameters:
 
 
 def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs:
-    """Count the MACs of restoring one ``size`` x ``size`` px image (its size as output) with a prompt of full length.
+    """Count the MACs of all steps of restoring one ``size`` x ``size`` px image (its size as output).
 
-    Convolutions, matrix products and attention are counted; norms, activations and other pointwise operations are not. On the meta
-    device nothing is computed. The generator's LoRA is merged in the end.
+    Prompts have full length; under guidance there are two, and two branches. Convolutions, matrix products and attention are counted;
+    norms, activations and other pointwise operations are not. On the meta device nothing is computed. The generator's LoRA is merged in
+    the end.
 
     Raises:
         UserError: ``size`` is not a positive multiple of the backbone's.
@@ -73,12 +74,14 @@ def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs
     multiple = backbone.size_multiple
     if size < multiple or size % multiple:
         raise UserError(f"complexity.size={size} must be a positive multiple of {multiple}, the backbone's: {_nearby(size, multiple)} fits")
-    text = {"text_encoder": sum(count_macs(lambda: backbone.text_encoder(text_inputs(backbone))).values())}
+    num_prompts = 2 if generator.wants_negative else 1
+    text = {"text_encoder": num_prompts * sum(count_macs(lambda: backbone.text_encoder(text_inputs(backbone))).values())}
     unmerged = _generator_macs(backbone, generator, size)
-    for layer in generator.modules():
-        if isinstance(layer, BaseTunerLayer):
-            layer.merge()
-    return Macs(merged=_generator_macs(backbone, generator, size) | text, unmerged=unmerged | text)
+    adapted = [layer for layer in generator.modules() if isinstance(layer, BaseTunerLayer)]
+    for layer in adapted:
+        layer.merge()
+    merged = _generator_macs(backbone, generator, size) if adapted else unmerged
+    return Macs(merged=merged | text, unmerged=unmerged | text)
 
 
 def count_macs(work: Callable[[], Any], named: Mapping[str, tuple[str, ...]] = PARTS) -> dict[str, int]:

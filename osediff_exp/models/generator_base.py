@@ -24,10 +24,17 @@ Noise = Callable[[str, tuple[int, ...]], Tensor]
 
 @dataclass(frozen=True)
 class GeneratorOutput:
-    """``image`` x_hat (B, 3, H, W) in [-1, 1] and ``latent`` z_hat (B, C, h, w), scaled, from which it was decoded."""
+    """What a generator makes of a batch.
+
+    Attributes:
+        image: x_hat (B, 3, H, W) in [-1, 1].
+        latent: z_hat (B, C, h, w), scaled, from which it was decoded.
+        reference: the pictures, as ``image``, whose colours it should have (DiffBIR's cleaned ones); None: the low-quality ones.
+    """
 
     image: Tensor
     latent: Tensor
+    reference: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -184,16 +184,17 @@ class Restorer(ImageRestorer):
             raise UserError("there is no pixel to restore: give at least one picture of at least 1 x 1")
         height, width = pictures[0].shape[:2]
         enlarged = [low_quality(picture, scale=scale, min_side=self.min_side) for picture in pictures]
-        output = self._generate(enlarged, names)
-        reference = torch.from_numpy(enlarged[0][None] if len(enlarged) == 1 else np.stack(enlarged))
-        fix_color_(output, reference.permute(0, 3, 1, 2), self.color_fix)
+        output, reference = self._generate(enlarged, names)
+        if reference is None:
+            reference = torch.from_numpy(enlarged[0][None] if len(enlarged) == 1 else np.stack(enlarged)).permute(0, 3, 1, 2)
+        fix_color_(output, reference, self.color_fix)
         return resize_to(output, scale * height, scale * width)
 
     def _embed(self, prompts: list[str]) -> Tensor:
         return self._prompt_features(prompts).to(self.device)
 
-    def _generate(self, enlarged: list[ByteImage], names: list[str]) -> Tensor:
-        """Return the generator's pictures, in [0, 1] on the CPU, of B enlargements (H, W, 3)."""
+    def _generate(self, enlarged: list[ByteImage], names: list[str]) -> tuple[Tensor, Tensor | None]:
+        """Return the generator's pictures, in [0, 1] on the CPU, of B enlargements (H, W, 3), and those whose colours they should have."""
         height, width = enlarged[0].shape[:2]
         lq = as_network_input([pad_to_multiple(picture, self.backbone.size_multiple) for picture in enlarged])
         precision = contextlib.nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
@@ -203,7 +204,7 @@ class Restorer(ImageRestorer):
             image_embeds = self.prompts.image_embeds(seen.to(self.device)) if self.generator.wants_image_embeds else None
             lq.mul_(2).sub_(1)
             whole = self.generator.tiling is None  # else the picture stays here, and its tiles travel
-            image = restore_pictures(
+            restored = restore_pictures(
                 self.generator,
                 lq.to(self.device) if whole else lq,
                 embeds,
@@ -211,8 +212,11 @@ class Restorer(ImageRestorer):
                 seed=self.seed,
                 negative_embeds=lambda: self._embed([self.negative_prompt] * len(lq)),
                 image_embeds=image_embeds,
-            ).image
-        image = image[..., :height, :width].float().cpu()
+            )
+        image = restored.image[..., :height, :width].float().cpu()
         if not torch.isfinite(image.sum()):
             raise UserError(f"{', '.join(names)}: the output is not finite; compute in bfloat16, or without dtype")
-        return image.add_(1).div_(2).clamp_(0, 1)
+        reference = restored.reference
+        if reference is not None:
+            reference = ((reference[..., :height, :width].float().cpu() + 1) / 2).clamp_(0, 1)
+        return image.add_(1).div_(2).clamp_(0, 1), reference

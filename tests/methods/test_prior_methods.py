@@ -24,6 +24,7 @@ from osediff_exp.models.complexity import measure_macs, measure_parameters
 from osediff_exp.models.generator_base import Context, Generator
 from osediff_exp.models.prompts import FixedPrompt
 from osediff_exp.models.tiling import Tiling
+from osediff_exp.restoration.colour_fix import fix_color_
 from osediff_exp.restoration.restorer import Restorer
 
 PICTURES = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(8))
@@ -198,6 +199,16 @@ def test_restoration_guidance_pulls_the_output_to_the_cleaned_picture(backbone: 
 
     for space, scale in (("rgb", 0.002), ("latent", 0.02)):
         assert distance(scale, space) < distance(0.0, space)
+
+
+def test_colours_come_from_the_cleaned_picture(backbone: Backbone) -> None:
+    generator = make_diffbir(backbone).generator
+    plain = restorer(backbone, generator)(PICTURES, scale=1, names=["a", "b"])
+    fixed = restorer(backbone, generator, color_fix="wavelet")(PICTURES, scale=1, names=["a", "b"])
+    rounded = PICTURES.mul(255).round().div(255)  # a restorer rounds its input to 8 bit
+    cleaned = ((generator.clean(2 * rounded - 1) + 1) / 2).clamp(0, 1)
+    torch.testing.assert_close(fixed, fix_color_(plain.clone(), cleaned, "wavelet"), atol=1e-5, rtol=0)
+    assert (fixed - fix_color_(plain.clone(), rounded, "wavelet")).abs().max() > 1e-3
 
 
 def test_starts_augmentation_and_samplers_change_the_result(backbone: Backbone) -> None:

@@ -29,6 +29,8 @@ Stage = Literal["cleaning"]
 class DiffBIRGenerator(Sampler):
     """DiffBIR: a cleaning network, then the prior's U-Net under IRControlNet over a respaced chain of 50 steps, guided by text.
 
+    The output's colours are fixed by the cleaned picture's, as released (with ``restorer.color_fix=wavelet``, which is theirs).
+
     It departs from the published one in this: the cleaning network is a compact RRDB network (:class:`CleaningNetwork`), where theirs
     has 16 M parameters; and one step, which the released respacing would take at t = 0, is taken at the chain's start.
 
@@ -173,4 +175,4 @@ class DiffBIRGenerator(Sampler):
             return GeneratorOutput(image=cleaned, latent=self.encode(cleaned))
         assert noise is not None, "a sampler draws noise"
         latent = self._sample(lq, cleaned, prompt_embeds, noise, context)
-        return GeneratorOutput(image=self.decode(latent), latent=latent)
+        return GeneratorOutput(image=self.decode(latent), latent=latent, reference=cleaned)

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from osediff_exp.methods.carried_maps import CarriedMaps
+from osediff_exp.methods.carried_maps import CarriedMaps, trainable_input
 from osediff_exp.methods.dense_blocks import ResidualDenseBlock
 
 _GROWTH = 32  # of the RRDB, as released
@@ -50,7 +50,7 @@ class FusedBlock(nn.Module):
         decoded = self.block(x, temb)
         if self.w == 0:
             return decoded
-        change = self.fusion(self.maps[self.level].float(), decoded.float())
+        change = self.fusion(trainable_input(self.maps[self.level]), trainable_input(decoded))
         return decoded + self.w * change.to(decoded.dtype)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from osediff_exp.errors import UserError
-from osediff_exp.methods.carried_maps import CarriedMaps
+from osediff_exp.methods.carried_maps import CarriedMaps, trainable_input
 
 
 class Spade(nn.Module):
@@ -38,7 +38,7 @@ class Spade(nn.Module):
     def forward(self, hidden: Tensor, structure: Tensor) -> Tensor:
         """Return (B, channels, h, w), in the input's type, for ``hidden`` of that shape and a map (B, map_channels, h, w)."""
         inner = F.relu(self.shared(structure))
-        h = hidden.float()  # a frozen U-Net may be in half precision, what trains is not
+        h = trainable_input(hidden)
         gamma, beta = self.gamma(inner), self.beta(inner)
         if self.neutral:
             return (h + self.norm(h) * gamma + beta).to(hidden.dtype)
