@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -55,18 +56,32 @@ class PromptExtractor(ABC):
 
 
 class FixedPrompt(PromptExtractor):
-    """The same prompt for every image; an empty one is the paper's null prompt (Table 4)."""
+    """The same prompt for every image; an empty one is the paper's null prompt (Table 4).
 
-    def __init__(self, *, prompt: str) -> None:
-        self.prompt = prompt
+    Args:
+        prompt: the words.
+        source: makes the extractor whose words these stand in for, when a method asks for its image features; None: there is none.
+    """
+
+    def __init__(self, *, prompt: str, source: Callable[[], PromptExtractor] | None = None) -> None:
+        self.prompt, self._source = prompt, source
 
     def __call__(self, images: Tensor, names: list[str]) -> list[str]:
         return [self.prompt] * len(images)
+
+    def image_embeds(self, images: Tensor) -> Tensor:
+        return super().image_embeds(images) if self._stood_in_for is None else self._stood_in_for.image_embeds(images)
+
+    @cached_property
+    def _stood_in_for(self) -> PromptExtractor | None:
+        return None if self._source is None else self._source()
 
 
 def with_words(words: str, *, positive: str, build: Callable[[], PromptExtractor]) -> PromptExtractor:
     """Return the extractor of ``prompt.words``: ``build()``'s for ``own`` and ``other`` (what it says of the picture, or of another one:
     then the data hand it that other picture), the fixed prompt ``positive``, or the null prompt.
+
+    Image features are ``build()``'s in any case.
 
     Raises:
         UserError: there is no such word.
@@ -75,7 +90,7 @@ def with_words(words: str, *, positive: str, build: Callable[[], PromptExtractor
         raise UserError(f"prompt.words={words} is unknown: use {', '.join(WORDS)}.{nearest(words, WORDS)}")
     if words in ("own", "other"):
         return build()
-    return FixedPrompt(prompt=positive if words == "fixed" else "")
+    return FixedPrompt(prompt=positive if words == "fixed" else "", source=build)
 
 
 class TaggedPrompt(PromptExtractor):

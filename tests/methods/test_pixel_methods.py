@@ -197,10 +197,11 @@ def test_guidance_goes_from_the_negative_prompt_to_the_prompt(backbone: Backbone
 
 
 @BOTH
-def test_tiles_of_a_silent_network_are_the_priors_and_each_picture_keeps_its_own_tokens(backbone: Backbone, make: Make) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_by_tiles_each_picture_keeps_its_own_and_one_tile_is_the_whole(backbone: Backbone, make: Make, shared: bool) -> None:
     generator = make(backbone, steps=1).generator
-    pictures = torch.rand(2, 3, 48, 80, generator=torch.Generator().manual_seed(9)) * 2 - 1
-    tiling = Tiling(unet_tile=16, unet_overlap=8, unet_shared=False)
+    pictures = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(9)) * 2 - 1
+    tiling = Tiling(unet_tile=16, unet_overlap=4, unet_shared=shared)
     wake(generator)
     generator.tiling = tiling
     both = restore(backbone, generator, pictures, ["a", "b"]).image

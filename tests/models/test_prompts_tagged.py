@@ -16,7 +16,7 @@ from torch import Tensor
 from osediff_exp.checkpoints.build import build_prompts
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.prompts import FixedPrompt, TaggedPrompt
+from osediff_exp.models.prompts import FixedPrompt, TaggedPrompt, with_words
 from osediff_exp.models.taggers.base import Tag, Tagger
 from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.models.taggers.imagenet import ImageNetPrompt
@@ -101,3 +101,22 @@ def test_the_classifier_s_places_are_features_of_the_picture() -> None:
     assert weight.grad is not None
     with pytest.raises(UserError, match="choose prompt=tagged or prompt=ram"):
         FixedPrompt(prompt="sharp").image_embeds(pictures)
+
+
+class LookingTagger(TableTagger):
+    """Has features of a picture too: its mean."""
+
+    def image_embeds(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3)).view(-1, 1, 1)
+
+
+@pytest.mark.parametrize("words", ["own", "other", "fixed", "none"])
+def test_whatever_the_words_image_features_are_the_sources(words: str) -> None:
+    prompt = with_words(words, positive="sharp", build=lambda: TaggedPrompt(prompt="sharp", tagger=LookingTagger(), max_tags=1))
+    assert prompt.image_embeds(PICTURES).flatten().tolist() == [0.0, 0.5, 1.0]
+
+
+def test_a_fixed_prompt_by_itself_has_no_image_features() -> None:
+    for prompt in (FixedPrompt(prompt="sharp"), with_words("none", positive="", build=lambda: FixedPrompt(prompt=""))):
+        with pytest.raises(UserError, match="choose prompt=tagged or prompt=ram"):
+            prompt.image_embeds(PICTURES)

@@ -10,8 +10,6 @@ from hydra import compose, initialize_config_dir
 from tiny_parts import make_data, make_trainer
 
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
-from osediff_exp.cli.arguments import parse_arguments
-from osediff_exp.cli.preflight import make_plan
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
@@ -56,11 +54,3 @@ def test_the_tokens_follow_the_tagger() -> None:
     for prompt, shape in (("tagged", [50, 1280]), ("ram", [145, 512])):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             assert list(compose("config", ["method=seesr", f"prompt={prompt}"]).generator.image_embeds_shape) == shape
-
-
-@pytest.mark.parametrize("name", ["seesr", "pasd"])
-def test_keys_without_effect_are_unknown(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_plan(CONF, parse_arguments([f"method={name}", "generator.guidance=2", "prompt.suffix=clean"]))
-    with pytest.raises(UserError, match="unknown key 'generator.timestep'"):
-        make_plan(CONF, parse_arguments([f"method={name}", "generator.timestep=3"]))
