@@ -75,12 +75,18 @@ def text_attentions(network: UNet2DConditionModel | ControlNetModel) -> list[Pla
         UserError: the network has attentions of another kind than Stable Diffusion's.
     """
     blocks = [*network.down_blocks, network.mid_block, *getattr(network, "up_blocks", [])]
-    places = [Place(block.attentions, k) for block in blocks if hasattr(block, "attentions") for k in range(len(block.attentions))]
-    for place in places:
-        if not isinstance(place.layer, Transformer2DModel):
-            kind = type(place.layer).__name__
+    return [Place(block.attentions, k) for block in blocks if reads_text(block) for k in range(len(block.attentions))]
+
+
+def reads_text(block: nn.Module) -> bool:
+    """Tell whether a block of a U-Net has text attentions; UserError where they are of another kind than Stable Diffusion's."""
+    if not getattr(block, "has_cross_attention", False):
+        return False
+    for layer in block.attentions:  # type: ignore[union-attr]
+        if not isinstance(layer, Transformer2DModel):
+            kind = type(layer).__name__
             raise UserError(f"this method adds to Stable Diffusion's text attentions, but the backbone has {kind}: take another backbone")
-    return places
+    return True
 
 
 def attention_like(attention: Transformer2DModel, *, width: int) -> Transformer2DModel:

@@ -59,22 +59,24 @@ def control(network: ControlNetModel, z_t: Tensor, t: Tensor, text: Tensor, cond
 
 
 @torch.no_grad()
-def embed_by_tiles(embedding: Callable[[Tensor], Tensor], image: Tensor, *, vae_factor: int, tiling: Tiling, like: Tensor) -> Tensor:
-    """Return what ``embedding`` makes of ``image`` (B, 3, H, W), tile by tile in bounded memory, where ``like`` is: exactly, for an
-    embedding of convolutions sees a few pixels only.
+def embed_by_tiles(
+    embedding: Callable[[Tensor], Tensor], image: Tensor, *, vae_factor: int, tiling: Tiling, device: torch.device
+) -> Tensor:
+    """Return what ``embedding`` makes of ``image`` (B, 3, H, W), tile by tile in bounded memory: exactly, for an embedding of convolutions
+    sees a few pixels only.
 
     Args:
         image: in [0, 1], on any device; sides are multiples of ``vae_factor``.
-        like: a parameter of the embedding.
+        device: the embedding's, and the output's.
     """
     tile = tiling.encoder_tile // vae_factor
     rows, columns = (spans(side // vae_factor, tile=tile, overlap=_OVERLAP, window=ramp_window) for side in image.shape[-2:])
 
     def embed(part: Tensor) -> Tensor:
-        return embedding(part.to(like))
+        return embedding(part.to(device))
 
     if len(rows) == len(columns) == 1:
         return embed(image)
     channels = embed(image[:1, :, :vae_factor, :vae_factor]).shape[1]
-    canvas = torch.zeros(len(image), channels, rows[-1].stop, columns[-1].stop, device=like.device)
+    canvas = torch.zeros(len(image), channels, rows[-1].stop, columns[-1].stop, device=device)
     return blend_tiles(embed, image, canvas=canvas, rows=rows, columns=columns)

@@ -70,5 +70,5 @@ class PixelControlled(Sampler):
     def _condition(self, pixels: Tensor) -> Tensor:
         if self.tiling is None:
             return self.embed(pixels)
-        like = next(self.network.parameters())
-        return embed_by_tiles(self.embed, pixels, vae_factor=self.vae_factor, tiling=self.tiling, like=like)
+        device = next(self.network.parameters()).device
+        return embed_by_tiles(self.embed, pixels, vae_factor=self.vae_factor, tiling=self.tiling, device=device)

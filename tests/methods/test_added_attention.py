@@ -91,6 +91,6 @@ def test_other_views_do_not_know(backbone: Backbone) -> None:
 
 
 def test_attentions_of_another_kind_are_the_users_mistake() -> None:
-    block = SimpleNamespace(attentions=nn.ModuleList([nn.Identity()]))
+    block = SimpleNamespace(has_cross_attention=True, attentions=nn.ModuleList([nn.Identity()]))
     with pytest.raises(UserError, match="but the backbone has Identity: take another backbone"):
         text_attentions(SimpleNamespace(down_blocks=[block], mid_block=SimpleNamespace()))  # type: ignore[arg-type]

@@ -26,7 +26,8 @@ class PASDGenerator(PixelControlled):
     ``added_noise_level``); then it takes the whole chain from 999. So does this one: alpha is that of 999 times that of 900, .008 on Stable
     Diffusion, so that of the picture little more than its brightness is left.
 
-    Departure: the low-quality latent is the posterior's mode, so that a picture's restoration is a function of (seed, name).
+    Departures: the low-quality latent is the posterior's mode, so that a picture's restoration is a function of (seed, name); the colour
+    fix is the Restorer's, ``adain`` unless it is told otherwise (released: ``wavelet``).
 
     Args:
         backbone, gradient_checkpointing: see :class:`PASDNetwork`.

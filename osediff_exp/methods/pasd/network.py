@@ -6,7 +6,15 @@ import torch
 from diffusers import ControlNetModel, Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from osediff_exp.methods.added_attention import AddedAttention, Place, add_attention, attention_like, looking_at, silent_attention
+from osediff_exp.methods.added_attention import (
+    AddedAttention,
+    Place,
+    add_attention,
+    attention_like,
+    looking_at,
+    reads_text,
+    silent_attention,
+)
 from osediff_exp.methods.pasd.degradation_removal import DegradationRemoval, Removed
 from osediff_exp.methods.pixel_control import control, control_net, embedding_widths
 from osediff_exp.models.backbone import Backbone
@@ -40,7 +48,7 @@ class PASDNetwork(nn.Module):
             self.unet.enable_gradient_checkpointing()
             self.control_net.enable_gradient_checkpointing()
             for block in self.unet.up_blocks:  # what is recomputed must not read keys that a later call may have changed
-                block.gradient_checkpointing = hasattr(block, "attentions")
+                block.gradient_checkpointing = getattr(block, "has_cross_attention", False)
 
     @property
     def pixel_attentions(self) -> list[AddedAttention]:
@@ -80,10 +88,11 @@ def add_pixel_attentions(unet: UNet2DConditionModel, widths: list[int]) -> None:
     """
     remaining = list(widths)
     for level, block in enumerate(unet.up_blocks):
+        texts = list(block.attentions) if reads_text(block) else []
         for k in range(len(block.resnets)):
             width = remaining.pop()
-            if hasattr(block, "attentions"):
-                add_attention(Place(block.attentions, k), attention_like(block.attentions[k], width=width))
+            if k < len(texts):
+                add_attention(Place(block.attentions, k), attention_like(texts[k], width=width))
             else:
                 add_attention(Place(block.resnets, k), _attention_at(unet, level, width=width))
 
