@@ -77,7 +77,8 @@ class _Processor:
     def __init__(self, attend: Attend) -> None:
         self.attend = attend
 
-    def __call__(self, layer: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, layer: Attention, hidden_states: Tensor, *args: Any, temb: Tensor | None = None, **kwargs: Any) -> Tensor:
+        # temb: diffusers warns where a processor does not name what a block hands on; attentions on maps ignore it.
         x = hidden_states.flatten(2).transpose(1, 2) if hidden_states.ndim == 4 else hidden_states
         if layer.group_norm is not None:
             x = layer.group_norm(x.transpose(1, 2)).transpose(1, 2)

@@ -78,7 +78,7 @@ def make_cleaning(backbone: Backbone, *, awake: bool = False, **settings: Any) -
 
 
 def make_diffbir(
-    backbone: Backbone, cleaner: DiffBIRGenerator | None = None, *, awake: bool = False, augmentation: int = 0, **settings: Any
+    backbone: Backbone, cleaner: DiffBIRGenerator | None = None, *, awake: bool = False, training_augmentation: int = 0, **settings: Any
 ) -> DiffBIR:
     cleaner = cleaner or make_cleaning(backbone, awake=True).generator
     torch.manual_seed(2)
@@ -86,6 +86,6 @@ def make_diffbir(
     if awake:
         wake(generator)
     parts = Parts(backbone=backbone, generator=generator, earlier={"cleaning": cleaner.requires_grad_(False)})
-    method = diffbir(parts, optimizer=ADAM, augmentation=augmentation)
+    method = diffbir(parts, optimizer=ADAM, augmentation=training_augmentation)
     assert isinstance(method, DiffBIR)
     return method

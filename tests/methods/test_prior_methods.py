@@ -17,13 +17,17 @@ from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.diffusion import add_noise
 from osediff_exp.errors import UserError
 from osediff_exp.methods.base import Method, Parts
+from osediff_exp.methods.chain.binding import bound
 from osediff_exp.methods.diffbir.method import diffbir
+from osediff_exp.methods.diffbir.tiled_cleaning import tiled_clean
+from osediff_exp.methods.stablesr.fused_decoding import fused_decode
 from osediff_exp.methods.stablesr.sharpening import unsharp_mask
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.complexity import measure_macs, measure_parameters
 from osediff_exp.models.generator_base import Context, Generator
 from osediff_exp.models.prompts import FixedPrompt
 from osediff_exp.models.tiling import Tiling
+from osediff_exp.randomness import sample_noise
 from osediff_exp.restoration.colour_fix import fix_color_
 from osediff_exp.restoration.restorer import Restorer
 
@@ -106,7 +110,7 @@ def test_the_cleaning_loss_is_the_squared_error_of_the_pictures(backbone: Backbo
 
 
 def test_the_condition_is_the_cleaned_picture_s_latent_or_noised_in_training(backbone: Backbone, tmp_path: Path) -> None:
-    plain, noisy = make_diffbir(backbone), make_diffbir(backbone, augmentation=300)
+    plain, noisy = make_diffbir(backbone), make_diffbir(backbone, training_augmentation=300)
     batch = batch_of(backbone, tmp_path, plain)
     clean = plain.generator.encode(plain.generator.cleaning(batch.lq).clamp(-1, 1))
     assert torch.equal(plain._condition(batch), clean)
@@ -154,29 +158,43 @@ def test_a_picture_is_restored_the_same_alone_and_in_a_batch(backbone: Backbone,
     assert (changed > 1e-3) == method.generator.draws_noise
 
 
-@pytest.mark.parametrize("make", MAKERS)
-def test_tiles_come_near_the_whole_picture(backbone: Backbone, make: Any) -> None:
-    """At the start of a chain of the prior, silent networks; what is compared is where the tiles lie, not how far they see."""
-    generator = make(backbone).generator
-    if generator.draws_noise:
-        generator.set_sampling(steps=1)
-    coarse = torch.rand(1, 3, 6, 10, generator=torch.Generator().manual_seed(9))
-    picture = F.interpolate(coarse, size=(96, 160), mode="bicubic").clamp(0, 1)
-    small = Tiling(encoder_tile=128, encoder_overlap=32, decoder_tile=32, decoder_overlap=8, unet_tile=32, unet_overlap=16)
-    tiled = restorer(backbone, generator, tiling=small)(picture, scale=1, names=["a"])
-    whole = restorer(backbone, generator, tiling=None)(picture, scale=1, names=["a"])
-    assert float((tiled - whole).abs().mean()) < 0.03 * float(whole.std()) + 0.01
+def smooth(channels: int, height: int, width: int, seed: int) -> torch.Tensor:
+    coarse = torch.randn(1, channels, 5, 8, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, size=(height, width), mode="bicubic")
 
 
+TILING = Tiling(encoder_tile=128, encoder_overlap=64, decoder_tile=32, decoder_overlap=16, unet_tile=32, unet_overlap=16)
+
+
+@pytest.mark.parametrize(("make", "share"), [(make_stablesr, 0.3), (make_diffbir, 0.1)])
+@torch.no_grad()
+def test_a_network_by_tiles_comes_near_the_whole(backbone: Backbone, make: Any, share: float) -> None:
+    """Of a random network, awake, within this share of its output's spread."""
+    network, text, t = make(backbone, awake=True).generator.network, backbone.encode_prompts(["sharp photo"]), torch.tensor([300])
+    latent, seen = smooth(4, 48, 48, 0), smooth(4, 48, 48, 1)
+    whole = bound(network, text, seen)(latent, t)
+    tiled = bound(network, text, seen, tiling=TILING, multiple=2)(latent, t)
+    assert float((tiled - whole).abs().mean()) < share * float(whole.std())
+
+
+@torch.no_grad()
+def test_decoder_and_cleaning_by_tiles_come_near_the_whole(backbone: Backbone) -> None:
+    fused, cleaner = make_fusion(backbone).generator, make_cleaning(backbone, awake=True).generator
+    latent, picture = smooth(4, 48, 80, 0), smooth(3, 96, 160, 1).clamp(-1, 1)
+    whole = fused_decode(fused.vae, latent, picture)
+    tiled = fused_decode(fused.vae, latent, picture, TILING)
+    assert float((tiled - whole).abs().mean()) < 0.2 * float(whole.std())
+    torch.testing.assert_close(tiled_clean(cleaner.cleaning, picture, TILING), cleaner.cleaning(picture), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
 def test_cfw_at_w_0_restores_as_the_diffusion_model_alone(backbone: Backbone) -> None:
     diffusion = make_stablesr(backbone, awake=True).generator
-    plain = restorer(backbone, diffusion)(PICTURES, scale=1, names=["a", "b"])
-    at = [
-        restorer(backbone, make_fusion(backbone, diffusion, fusion_weight=w).generator)(PICTURES, scale=1, names=["a", "b"])
-        for w in (0.0, 0.5)
-    ]
-    assert torch.equal(at[0], plain)
-    assert (at[1] - plain).abs().max() > 1e-3
+    lq, text, noise = 2 * PICTURES - 1, backbone.encode_prompts(["tree"] * 2), lambda purpose, shape: torch.ones(2, *shape)
+    plain = diffusion(lq, text, noise)
+    fused = make_fusion(backbone, diffusion, fusion_weight=0.0).generator
+    assert torch.equal(fused(lq, text, noise).image, plain.image)
+    assert not torch.allclose(fused.fuse(plain.latent, lq, w=0.5), plain.image, atol=1e-3)
 
 
 def test_guidance_runs_between_both_prompts_and_1_asks_for_no_negative_one(backbone: Backbone) -> None:
@@ -191,14 +209,26 @@ def test_guidance_runs_between_both_prompts_and_1_asks_for_no_negative_one(backb
     assert (generator.sample(lq, positive, noise, Context(negative_embeds=negative)) - alone).abs().max() > 1e-3
 
 
-def test_restoration_guidance_pulls_the_output_to_the_cleaned_picture(backbone: Backbone) -> None:
-    def distance(scale: float, space: str) -> float:
-        generator = make_diffbir(backbone, guidance=1.0, steps=4, restoration_scale=scale, restoration_space=space).generator
-        output = restorer(backbone, generator)(PICTURES, scale=1, names=["a", "b"])
-        return float((output - (generator.clean(2 * PICTURES - 1) + 1) / 2).square().mean())
+def test_restoration_guidance_pulls_the_chain_to_the_cleaned_latent(backbone: Backbone) -> None:
+    lq, text = 2 * PICTURES - 1, backbone.encode_prompts(["tree"] * 2)
 
-    for space, scale in (("rgb", 0.002), ("latent", 0.02)):
-        assert distance(scale, space) < distance(0.0, space)
+    def distance(scale: float) -> float:
+        settings = {"restoration_scale": scale, "restoration_space": "latent", "guidance": 1.0, "steps": 2}
+        generator = make_diffbir(backbone, **settings).generator
+        end = generator.sample(lq, text, lambda purpose, shape: torch.ones(2, *shape), Context())
+        return float((end - generator.encode(generator.clean(lq))).square().mean())
+
+    assert distance(0.02) < 0.5 * distance(0.0)
+
+
+def test_in_pixels_it_goes_through_the_decoder_inside_a_restorer_too(backbone: Backbone) -> None:
+    """A small step along the gradient lowers what it is the gradient of, where no graph is kept."""
+    generator = make_diffbir(backbone, restoration_scale=0.01).generator
+    flat, x0 = torch.zeros(1, 3, 16, 16), 0.3 * smooth(4, 8, 8, 0)
+    with torch.inference_mode():
+        guided = generator.restoration.adjust(x0, torch.tensor([5]), cleaned=flat, decode=generator._decode_whole)
+        before, after = (float(generator._decode_whole(z).square().mean()) for z in (x0, guided))
+    assert after < before
 
 
 def test_colours_come_from_the_cleaned_picture(backbone: Backbone) -> None:
@@ -211,14 +241,17 @@ def test_colours_come_from_the_cleaned_picture(backbone: Backbone) -> None:
     assert (fixed - fix_color_(plain.clone(), rounded, "wavelet")).abs().max() > 1e-3
 
 
+@torch.no_grad()
 def test_starts_augmentation_and_samplers_change_the_result(backbone: Backbone) -> None:
-    results = [
-        restorer(backbone, make_diffbir(backbone, awake=True, **settings).generator)(PICTURES[:1], scale=1, names=["a"])
-        for settings in ({}, {"start": "lr"}, {"start": "cond"}, {"augmentation": 500}, {"sampler": "ddim"}, {"sampler": "unipc"})
-    ]
-    for k, first in enumerate(results):
-        for second in results[:k]:
-            assert (first - second).abs().max() > 1e-4
+    lq, text = 2 * PICTURES[:1] - 1, backbone.encode_prompts(["tree"])
+
+    def sampled(**settings: Any) -> torch.Tensor:
+        generator = make_diffbir(backbone, awake=True, guidance=1.0, **settings).generator
+        return generator.sample(lq, text, lambda purpose, shape: sample_noise(0, purpose, 0, [0], shape), Context())
+
+    plain = sampled()
+    for settings in ({"start": "lr"}, {"start": "cond"}, {"augmentation": 500}, {"sampler": "ddim"}, {"sampler": "unipc"}):
+        assert (sampled(**settings) - plain).abs().max() > 1e-2, settings
 
 
 def test_steps_are_told(backbone: Backbone) -> None:
@@ -264,7 +297,8 @@ def test_mistakes_are_named(backbone: Backbone) -> None:
         (lambda: make_stablesr(backbone, sampler="dpm"), r"sampler=dpm is unknown: use ddpm, ddim, unipc"),
         (lambda: make_stablesr(backbone, start="nose"), r"start=nose is unknown.*Did you mean 'noise'"),
         (lambda: make_stablesr(backbone, guidance_scale=2.0), "guidance_scale"),
-        (lambda: make_diffbir(backbone, augmentation=1001), r"method\.training\.augmentation=1001 is out of range: use 0 to 1000"),
+        (lambda: make_diffbir(backbone, augmentation=1000), r"generator\.augmentation=1000 is outside the backbone's timesteps, 0\.\.999"),
+        (lambda: make_diffbir(backbone, training_augmentation=1001), r"method\.training\.augmentation=1001 is out of range: use 0 to 1000"),
         (lambda: make_diffbir(backbone, make_cleaning(backbone, channels=8).generator), r"set generator\.channels, growth and blocks"),
         (lambda: make_fusion(backbone, make_stablesr(backbone, width=8).generator), r"set generator\.width as that run did"),
         (lambda: make_diffbir(backbone, make_stablesr(backbone).generator), "holds a StableSRGenerator, and must be a DiffBIRGenerator"),
