@@ -52,7 +52,8 @@ class AddedAttention(nn.Module):
             return output
         features = output if isinstance(output, Tensor) else output[0]  # residual layers return a tensor, attentions a tuple
         own = next(self.attention.parameters()).dtype
-        seen = self.attention(features.to(own), encoder_hidden_states=self.keys.to(own), return_dict=False)[0].to(features.dtype)
+        x = features.to(own).contiguous()  # channels last, its GroupNorm could crash: see carried_maps.trainable_input
+        seen = self.attention(x, encoder_hidden_states=self.keys.to(own), return_dict=False)[0].to(features.dtype)
         return seen if isinstance(output, Tensor) else (seen, *output[1:])
 
 
