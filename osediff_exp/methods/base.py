@@ -76,7 +76,7 @@ class Method(nn.Module, ABC):
         optimizer: makes the optimizer of the generator.
 
     Raises:
-        UserError: the generator has nothing to train, or ``parts`` lacks what the method needs.
+        UserError: ``parts`` are not what the method trains with (another generator, terms where it has a loss of its own, another stage).
     """
 
     def __init__(self, parts: Parts, *, optimizer: OptimizerFactory) -> None:

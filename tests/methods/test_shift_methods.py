@@ -81,7 +81,7 @@ def test_the_student_starts_as_the_teacher_and_leaves_it_as_it_is(backbone: Back
 
 
 def test_a_teacher_of_another_schedule_or_kind_is_the_users_mistake(backbone: Backbone) -> None:
-    with pytest.raises(UserError, match=r"the teacher's schedule is T=15, .*, the student's T=4, .*set generator\.T"):
+    with pytest.raises(UserError, match=r"the teacher has ShiftSchedule\(T=15, .*, the student ShiftSchedule\(T=4, .*set generator\.T"):
         make_sinsr(backbone, make_resshift(backbone, T=15).generator)
     with pytest.raises(UserError, match=r"method\.needs\.teacher holds a OneStepGenerator, and must be a ResShiftGenerator"):
         make_sinsr(backbone, make_generator(backbone))

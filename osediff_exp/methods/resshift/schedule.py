@@ -7,6 +7,8 @@ eta_0 = 0. Tensors of latents are (B, C, h, w); ``t`` is an integer or integers 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,36 +34,36 @@ def root_etas(*, T: int, m: float, p: float, kappa: float) -> Tensor:
     return s * b**beta
 
 
+@dataclass(frozen=True, kw_only=True)
 class ShiftSchedule:
     """eta_t and kappa, and what follows from them. Its figures lie on the CPU, also where a network is built without values (meta device).
 
-    Args:
+    Attributes:
         T, m, p, kappa: see :func:`root_etas`.
 
     Raises:
         UserError: a value is out of range.
     """
 
-    def __init__(self, *, T: int, m: float, p: float, kappa: float) -> None:
-        if T < 2 or not 0 < m < ROOT_END or p <= 0 or kappa <= 0:
-            given = f"generator.T={T}, m={m}, p={p}, kappa={kappa}"
+    T: int
+    m: float
+    p: float
+    kappa: float
+
+    def __post_init__(self) -> None:
+        if self.T < 2 or not 0 < self.m < ROOT_END or self.p <= 0 or self.kappa <= 0:
+            given = f"generator.T={self.T}, m={self.m}, p={self.p}, kappa={self.kappa}"
             raise UserError(f"{given} make no schedule: T must be at least 2, m between 0 and {ROOT_END}, p and kappa above 0")
-        self.T, self.m, self.p, self.kappa = T, m, p, kappa
-        self._eta = torch.cat([torch.zeros(1, dtype=torch.float64, device="cpu"), root_etas(T=T, m=m, p=p, kappa=kappa).square()])
 
-    def __eq__(self, other: object) -> bool:
-        own = (self.T, self.m, self.p, self.kappa)
-        return isinstance(other, ShiftSchedule) and own == (other.T, other.m, other.p, other.kappa)
-
-    def __hash__(self) -> int:
-        return hash((self.T, self.m, self.p, self.kappa))
-
-    def __repr__(self) -> str:
-        return f"T={self.T}, m={self.m}, p={self.p}, kappa={self.kappa}"
+    @cached_property
+    def _eta(self) -> Tensor:
+        """eta_0 = 0, eta_1, ..., eta_T."""
+        etas = root_etas(T=self.T, m=self.m, p=self.p, kappa=self.kappa).square()
+        return torch.cat([torch.zeros(1, dtype=torch.float64, device="cpu"), etas])
 
     def eta(self, t: int | Tensor) -> Tensor:
-        """Return eta_t in float64: a scalar, or (B, 1, 1, 1) for (B,), on the timesteps' device."""
-        return self._eta[t] if isinstance(t, int) else self._eta[t.cpu()].to(t.device).reshape(-1, 1, 1, 1)
+        """Return eta_t in float64 on the CPU (not every device has that type): a scalar, or (B, 1, 1, 1) for (B,)."""
+        return self._eta[t] if isinstance(t, int) else self._eta[t.cpu()].reshape(-1, 1, 1, 1)
 
     def diffuse(self, z_0: Tensor, y: Tensor, n: Tensor, t: int | Tensor) -> Tensor:
         """Return z_t = z_0 + eta_t e + kappa sqrt(eta_t) n, the marginal."""

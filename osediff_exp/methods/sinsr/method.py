@@ -44,7 +44,7 @@ class SinSR(Method):
         self.teacher.set_sampling(steps=self.teacher.schedule.T)
         if self.teacher.schedule != self.generator.schedule:
             theirs, own = self.teacher.schedule, self.generator.schedule
-            raise UserError(f"the teacher's schedule is {theirs}, the student's {own}: set generator.T, m, p and kappa to the teacher's")
+            raise UserError(f"the teacher has {theirs}, the student {own}: set generator.T, m, p and kappa to the teacher's")
         self.generator.unet.load_state_dict(self.teacher.unet.state_dict())
         self.inversion_weight, self.truth_weight = inversion_weight, truth_weight
 
