@@ -46,3 +46,10 @@ def sample_integers(seed: int, purpose: str, step: int, indices: list[int], low:
     import torch
 
     return torch.stack([torch.randint(low, high, (), generator=torch_generator(seed, purpose, step, i)) for i in indices])
+
+
+def picture_noise(seed: int, purpose: str, names: list[str], shape: tuple[int, ...]) -> torch.Tensor:
+    """Return standard normal noise (len(names), *shape), float32 on the CPU; row k depends on (seed, purpose, names[k])."""
+    import torch
+
+    return torch.stack([torch.randn(shape, generator=torch_generator(seed, "picture/" + purpose, name)) for name in names])

@@ -91,7 +91,7 @@ def test_every_arm_builds(experiment: str, scale: str, backbone: Backbone) -> No
     for config in configs(experiment, scale):
         module = build(config, backbone)
         assert module.generator.timestep == config.generator.timestep
-        assert {name: term.weight for name, term in module.terms.items()} == weights(config)
+        assert {name: term.weight for name, term in module.method.terms.items()} == weights(config)
         module.configure_optimizers()
 
 

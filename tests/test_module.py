@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_parts import largest_difference, make_data, make_generator, make_module, make_terms, make_trainer, random_backbone, trainable
+from tiny_parts import (
+    largest_difference,
+    make_data,
+    make_generator,
+    make_method,
+    make_module,
+    make_terms,
+    make_trainer,
+    random_backbone,
+    trainable,
+)
 
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
 from osediff_exp.callbacks.ema import GeneratorEMA
@@ -64,7 +74,7 @@ def test_critics_may_learn_more_often_than_the_generator(backbone: Backbone, tmp
     for batch in (next(batches), next(batches)):
         generator.zero_grad()
         score.zero_grad()
-        expected._losses(batch)[0].backward()
+        expected.method.loss(expected._training_batch(batch)).loss.backward()
         score.step()
     generator.step()
     assert largest_difference(trainable(module), trainable(expected)) < 1e-6
@@ -256,11 +266,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(backbone: Backbon
     checkpoint = saved(backbone, tmp_path)
     mse = {"mse": MSELoss(weight=1.0)}
     other_rank = make_module(backbone, terms=mse)
-    other_rank.generator = make_generator(backbone, unet_rank=2)
+    other_rank.method.generator = make_generator(backbone, unet_rank=2)
     other_terms = make_module(backbone)
     other_backbone = make_module(random_backbone(tmp_path / "tokenizer", seed=5), terms=mse)
     nothing_trained = make_module(backbone, terms=mse)
-    nothing_trained.generator = make_generator(backbone, train_unet=False)
+    nothing_trained.method.generator = make_generator(backbone, train_unet=False)
     for module, message in (
         (other_rank, r"another shape: .*\(\d+, .* in the checkpoint, \(\d+, .* here"),
         (other_terms, "the checkpoint lacks terms.vsd"),
@@ -282,20 +292,14 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(backbone: Backbon
 
 def test_nothing_to_train_or_no_term_is_the_users_mistake(backbone: Backbone) -> None:
     module = make_module(backbone)
-    module.generator = make_generator(backbone, train_unet=False, train_vae_encoder=False)
+    module.method.generator = make_generator(backbone, train_unet=False, train_vae_encoder=False)
     with pytest.raises(UserError, match="nothing to train"):
         module.configure_optimizers()
-    settings = {
-        "backbone": backbone,
-        "generator": module.generator,
-        "optimizer": None,
-        "prompts": None,
-        "negative_prompt": "",
-        "metrics": {},
-    }
-    for change, message in (({"terms": {}}, "no loss term is left"), ({"max_steps": 0}, "max_steps"), ({"accumulate": 0}, "accumulate")):
+    with pytest.raises(UserError, match="no loss term is left"):
+        make_method(backbone, terms={})
+    for change, message in (({"max_steps": 0}, "max_steps"), ({"accumulate": 0}, "accumulate")):
         with pytest.raises(UserError, match=message):
-            RestorationModule(**settings | {"terms": {"mse": MSELoss(weight=1.0)}, "seed": 0, "max_steps": 1} | change)
+            make_module(backbone, **change)
 
 
 def test_a_constant_prompt_is_encoded_once_a_run(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

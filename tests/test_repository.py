@@ -21,9 +21,14 @@ from PIL import Image
 from osediff_exp.cli.arguments import parse_arguments
 from osediff_exp.cli.preflight import make_plan
 from osediff_exp.losses.base import LossInputs, LossTerm
+from osediff_exp.methods.batch import TrainingBatch
+from osediff_exp.models.latents import encode_mode
+from osediff_exp.tasks.methods import build_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from osediff_exp.models.backbone import Backbone
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +40,7 @@ def blocks(language: str) -> list[str]:
 
 
 def snippet(comment: str) -> str:
-    found = [block for language in ("python", "yaml") for block in blocks(language) if block.startswith(f"# {comment}")]
+    found = [block for language in ("python", "yaml") for block in blocks(language) if f"# {comment}" in block.splitlines()[:2]]
     assert len(found) == 1, f"the README shows {comment} {len(found)} times"
     return found[0]
 
@@ -71,6 +76,30 @@ def test_the_readmes_loss_term_is_the_charbonnier_distance(tmp_path: Path) -> No
     assert loss.item() == pytest.approx(root, rel=1e-6)
     assert output.grad is not None
     assert output.grad.sum().item() == pytest.approx(0.4 / root, rel=1e-5)
+
+
+def test_the_readmes_method_trains_its_u_net_and_restores(tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("osediff_exp.methods.regression")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(snippet("osediff_exp/methods/regression.py"), "README.md", "exec"), module.__dict__)
+    own = tmp_path / "method" / "regression.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(snippet("conf/method/regression.yaml"))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", ["method=regression", f"hydra.searchpath=[{tmp_path}]"])
+    method = build_method(config, backbone)
+    picture = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    text = backbone.encode_prompts(["sharp photo"])
+    no_embed = lambda prompts: text  # noqa: E731
+    batch = TrainingBatch(
+        lq=picture, hq=picture.flip(-1), prompt_embeds=text, negative_embeds=text, embed=no_embed, seed=0, step=0, indices=[0]
+    )
+    loss, logs = method.loss(batch)
+    loss.backward()
+    assert {name.partition(".")[0] for name, weight in method.generator.named_parameters() if weight.grad is not None} == {"unet"}
+    assert method.groups()["generator"].parameters == list(method.generator.unet.parameters())
+    error = method.generator(picture, text).latent - encode_mode(backbone.vae, batch.hq)
+    assert logs["train/loss"].item() == pytest.approx(error.square().mean().item(), rel=1e-5)
 
 
 def commands() -> list[list[str]]:
@@ -109,7 +138,7 @@ def own_term(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--config-dir", str(folder / "conf"), "packages=[readme_terms]"]
 
 
-@pytest.mark.parametrize("group", ["loss/terms", "degradation", "experiment", "prompt"])
+@pytest.mark.parametrize("group", ["loss/terms", "method", "degradation", "experiment", "prompt"])
 def test_every_option_is_in_the_readmes_tables(group: str) -> None:
     names = {path.stem for path in (ROOT / "conf" / group).glob("[!_]*.yaml")}
     listed = set(re.findall(r"^\| `(\w+)`", README, flags=re.MULTILINE))
@@ -126,7 +155,7 @@ def test_every_metric_and_task_is_in_the_readme() -> None:
 
 
 def test_every_class_and_link_of_the_readme_exists() -> None:
-    for module, name in re.findall(r"`((?:losses|degradations|metrics)\.\w+)\.(\w+)`", README):
+    for module, name in re.findall(r"`((?:losses|methods|degradations|metrics)\.[\w.]+)\.(\w+)`", README):
         source = (ROOT / "osediff_exp" / Path(*module.split("."))).with_suffix(".py")
         assert f"class {name}(" in source.read_text(), f"{module}.{name}"
     links = {link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link}

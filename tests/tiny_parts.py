@@ -26,6 +26,8 @@ from osediff_exp.losses.sds import SDSLoss
 from osediff_exp.losses.tsd import TSDLoss
 from osediff_exp.losses.vsd import VSDLoss
 from osediff_exp.losses.vsd_image import VSDImageLoss
+from osediff_exp.methods.base import Parts
+from osediff_exp.methods.osediff import OSEDiff
 from osediff_exp.metrics.psnr_y import PSNRY
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator import OneStepGenerator
@@ -180,10 +182,17 @@ def make_terms(backbone: Backbone, *names: str) -> dict[str, LossTerm]:
     return {name: terms[name] for name in names or terms}
 
 
-def make_module(backbone: Backbone, *, terms: dict[str, LossTerm] | None = None, **settings: Any) -> RestorationModule:
-    """Return a module with MSE and VSD and plain gradient descent, whose steps are linear in the gradients."""
+def make_method(backbone: Backbone, *, terms: dict[str, LossTerm] | None = None, optimizer: Any = SGD) -> OSEDiff:
+    """Return OSEDiff with MSE and VSD and plain gradient descent, whose steps are linear in the gradients."""
+    terms = make_terms(backbone) if terms is None else terms
+    return OSEDiff(Parts(backbone=backbone, generator=make_generator(backbone), terms=terms), optimizer=optimizer)
+
+
+def make_module(
+    backbone: Backbone, *, terms: dict[str, LossTerm] | None = None, optimizer: Any = SGD, **settings: Any
+) -> RestorationModule:
+    """Return a module that trains :func:`make_method`'s OSEDiff."""
     defaults = {
-        "optimizer": SGD,
         "prompts": FixedPrompt(prompt="sharp photo"),
         "negative_prompt": "blurry drawing",
         "metrics": {"psnr": PSNRY()},
@@ -191,8 +200,9 @@ def make_module(backbone: Backbone, *, terms: dict[str, LossTerm] | None = None,
         "max_steps": 2,
         "log_every": 1,
     }
-    generator = make_generator(backbone)
-    return RestorationModule(backbone=backbone, generator=generator, terms=terms or make_terms(backbone), **defaults | settings)
+    if "method" not in settings:
+        settings["method"] = make_method(backbone, terms=terms, optimizer=optimizer)
+    return RestorationModule(backbone=backbone, **defaults | settings)
 
 
 def write_photos(folder: Path, number: int) -> Path:
@@ -243,7 +253,9 @@ def make_trainer(folder: Path, *, validate_every: int = 1000, **settings: Any) -
 
 
 def trainable(module: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in module.named_parameters() if parameter.requires_grad}
+    """Return what trains, by the names of a checkpoint."""
+    named = {name.removeprefix("method."): parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return {name: parameter.detach().clone() for name, parameter in named.items()}
 
 
 def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:

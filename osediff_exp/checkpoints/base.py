@@ -13,10 +13,11 @@ from osediff_exp.checkpoints.fitting import HINT, check_fingerprint, fill
 from osediff_exp.checkpoints.versions import FORMAT, versions
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.generator import Generator, OneStepGenerator
+from osediff_exp.models.generator import OneStepGenerator
+from osediff_exp.models.generator_base import Generator
 from osediff_exp.models.prompts import PromptExtractor
 
-Format = Literal["osediff_exp", "released", "lora", "merged"]
+Format = Literal["osediff_exp", "released", "lora", "merged", "weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ class Loaded:
     def one_step_generator(self, kind: Format) -> OneStepGenerator:
         """Return the generator; UserError where it is none that an export of ``kind`` can hold."""
         if not isinstance(self.generator, OneStepGenerator):
-            raise UserError(f"a {type(self.generator).__name__} cannot be exported: format={kind} holds OSEDiff's one-step generator only")
+            kept = type(self.generator).__name__
+            raise UserError(f"format={kind} holds OSEDiff's one-step generator only, and this is a {kept}: use format=weights")
         if self.format == "merged" and kind != "merged":
             raise UserError(f"the LoRA of a merged folder cannot be taken out again: export format={kind} from the original checkpoint")
         return self.generator

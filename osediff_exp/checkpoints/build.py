@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone, load_backbone
-from osediff_exp.models.generator import Generator
+from osediff_exp.models.generator_base import Generator
 from osediff_exp.models.prompts import PromptExtractor, with_words
 
 Part = TypeVar("Part", Generator, PromptExtractor)

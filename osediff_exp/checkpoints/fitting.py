@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.generator_base import Generator
 
 HINT = "use the generator and loss settings of its run's config.yaml"
 
 
 def trained_tensors(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that train, by name: what a checkpoint holds."""
+    """Return the parameters that train, by name."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
@@ -46,9 +47,9 @@ def check_fingerprint(saved: Mapping[str, Any], backbone: Backbone, fingerprint:
 
 
 @torch.no_grad()
-def fill(module: nn.Module, saved: Mapping[str, Any], *, hint: str = HINT) -> None:
-    """Copy ``saved`` into the module's trainable tensors; UserError where they do not fit, and then nothing is copied."""
-    own = trained_tensors(module)
+def fill(generator: Generator, saved: Mapping[str, Any], *, hint: str = HINT) -> None:
+    """Copy ``saved`` into the generator's own tensors; UserError where they do not fit, and then nothing is copied."""
+    own = generator.own_tensors()
     check_tensors(saved, own, hint=hint)
     for name, parameter in own.items():
         parameter.copy_(saved[name])

@@ -14,6 +14,7 @@ from osediff_exp.checkpoints.named import checkpoint_path
 from osediff_exp.checkpoints.own import is_own, load_own
 from osediff_exp.checkpoints.released import is_released, load_released
 from osediff_exp.checkpoints.versions import check_format
+from osediff_exp.checkpoints.weights_folder import load_weights_folder
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.models.backbone import Backbone
 
@@ -76,4 +77,6 @@ def _load_folder(folder: Path, *, backbone: Backbone | None, sources: list[str] 
         return load_lora_folder(folder, record, backbone=backbone, sources=sources)
     if record["kind"] == "merged":
         return load_merged_folder(folder, record)
+    if record["kind"] == "weights":
+        return load_weights_folder(folder, record, backbone=backbone, sources=sources)
     raise UserError(f"{folder / RECORD} is of an unknown kind '{record['kind']}': export the folder again")

@@ -68,10 +68,9 @@ def load_own(
 
 def generator_tensors(content: Mapping[str, Any], *, average: bool) -> dict[str, Tensor]:
     """Return the generator's tensors by its own names: the moving average that validation used if it is there and asked for."""
+    saved = {name.removeprefix(_PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(_PREFIX)}
     averaged = ((content.get("callbacks") or {}).get(_AVERAGING) or {}).get("average")
-    if average and averaged:
-        return dict(averaged)
-    return {name.removeprefix(_PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(_PREFIX)}
+    return saved | averaged if average and averaged else saved  # what does not train has no average
 
 
 def configuration(content: Mapping[str, Any], path: Path, settings: Mapping[str, Any] | None) -> dict[str, Any]:

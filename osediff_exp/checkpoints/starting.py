@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from osediff_exp.checkpoints.fitting import fill, trained_tensors
+from osediff_exp.checkpoints.fitting import fill
 from osediff_exp.checkpoints.loading import load_checkpoint
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.generator import Generator
+from osediff_exp.models.generator_base import Generator
 
 _SCALES = ("unet_rank", "vae_rank", "unet_alpha", "vae_alpha", "lora_alpha")
 
@@ -35,5 +35,5 @@ def start_from(source: str | Path, generator: Generator, backbone: Backbone, set
         own, given = settings.get(key), theirs.get(key)
         if own is not None and given is not None and own != given:
             raise UserError(f"init={source} has {key}={given}, this run generator.{key}={own}: set generator.{key}={given}, or init=null")
-    fill(generator, trained_tensors(loaded.generator), hint=f"give init={source} the generator settings of its run, or set init=null")
+    fill(generator, loaded.generator.own_tensors(), hint=f"give init={source} the generator settings of its run, or set init=null")
     return loaded.steps

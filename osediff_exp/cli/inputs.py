@@ -39,6 +39,10 @@ def check_inputs(config: DictConfig) -> None:
         check_path(Path(str(resume)), "resume")
     if config.task.name == "train" and config.get("init") is not None:
         check_path(checkpoint_path(str(config.init)), "init")
+    if config.task.name == "train":
+        for name, path in (OmegaConf.select(config, "method.needs") or {}).items():
+            if path is not None:  # else the same sweep is searched, when its earlier arms have run
+                check_path(checkpoint_path(str(path)), f"method.needs.{name}")
 
 
 def _check_photos(config: DictConfig) -> None:

@@ -43,6 +43,7 @@ class ArmResult:
         problems: pictures that it did not restore.
         error: why the restorer failed as a whole, else empty.
         restore_seconds, metrics_seconds: spent in all.
+        steps: that it takes for a picture; None: not known.
     """
 
     label: str
@@ -53,6 +54,7 @@ class ArmResult:
     error: str = ""
     restore_seconds: float = 0.0
     metrics_seconds: float = 0.0
+    steps: int | None = None
 
     @property
     def seconds_per_image(self) -> float:
@@ -90,6 +92,7 @@ def _evaluate_pairs(
 ) -> None:
     with _failure_noted(result, log_dir):
         restorer = arm.build()
+        result.steps = restorer.steps
     for pair in pairs:
         restored = None
         if not result.error:

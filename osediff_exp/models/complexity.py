@@ -15,14 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.empty_backbone import text_inputs
-from osediff_exp.models.generator import Generator
-
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "vae_encoder": ("vae.encoder", "vae.quant_conv"),
-    "unet": ("unet",),
-    "vae_decoder": ("vae.decoder", "vae.post_quant_conv"),
-}
-"""Parts of a generator and the modules they are made of; what lies in none of them is the part ``other``."""
+from osediff_exp.models.generator_base import PARTS, Context, Generator
 
 
 @dataclass(frozen=True)
@@ -62,17 +55,18 @@ def measure_parameters(backbone: Backbone, generator: Generator) -> Parameters:
     """Count the parameters of ``generator`` and of the backbone's text encoder."""
     counts: dict[str, dict[str, int]] = {"parts": {}, "lora": {}}
     for name, parameter in generator.named_parameters():  # gives a shared tensor once
-        kind, part = "lora" if "lora_" in name else "parts", _part_of(name)
+        kind, part = "lora" if "lora_" in name else "parts", _part_of(name, generator.parts)
         counts[kind][part] = counts[kind].get(part, 0) + parameter.numel()
     parts = counts["parts"] | {"text_encoder": count_parameters(backbone.text_encoder.parameters())}
     return Parameters(parts=parts, lora=counts["lora"], trainable=count_parameters(generator.trainable_parameters()))
 
 
 def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs:
-    """Count the MACs of restoring one ``size`` x ``size`` px image (its size as output) with a prompt of full length.
+    """Count the MACs of all steps of restoring one ``size`` x ``size`` px image (its size as output).
 
-    Convolutions, matrix products and attention are counted; norms, activations and other pointwise operations are not. On the meta
-    device nothing is computed. The generator's LoRA is merged in the end.
+    Prompts have full length; under guidance there are two, and two branches. Convolutions, matrix products and attention are counted;
+    norms, activations and other pointwise operations are not. On the meta device nothing is computed. The generator's LoRA is merged in
+    the end.
 
     Raises:
         UserError: ``size`` is not a positive multiple of the backbone's.
@@ -80,15 +74,17 @@ def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs
     multiple = backbone.size_multiple
     if size < multiple or size % multiple:
         raise UserError(f"complexity.size={size} must be a positive multiple of {multiple}, the backbone's: {_nearby(size, multiple)} fits")
-    text = {"text_encoder": sum(count_macs(lambda: backbone.text_encoder(text_inputs(backbone))).values())}
+    num_prompts = 2 if generator.wants_negative else 1
+    text = {"text_encoder": num_prompts * sum(count_macs(lambda: backbone.text_encoder(text_inputs(backbone))).values())}
     unmerged = _generator_macs(backbone, generator, size)
-    for layer in generator.modules():
-        if isinstance(layer, BaseTunerLayer):
-            layer.merge()
-    return Macs(merged=_generator_macs(backbone, generator, size) | text, unmerged=unmerged | text)
+    adapted = [layer for layer in generator.modules() if isinstance(layer, BaseTunerLayer)]
+    for layer in adapted:
+        layer.merge()
+    merged = _generator_macs(backbone, generator, size) if adapted else unmerged
+    return Macs(merged=merged | text, unmerged=unmerged | text)
 
 
-def count_macs(work: Callable[[], Any]) -> dict[str, int]:
+def count_macs(work: Callable[[], Any], named: Mapping[str, tuple[str, ...]] = PARTS) -> dict[str, int]:
     """Return the MACs of ``work`` by the part of the generator in which they are done; they sum up to all of them.
 
     A MAC is half of what torch's counter calls floating-point operations: a multiplication with its addition.
@@ -97,20 +93,40 @@ def count_macs(work: Callable[[], Any]) -> dict[str, int]:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()
     flops = {name.partition(".")[2]: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    parts = {part: sum(flops.get(name, 0) for name in names) // 2 for part, names in PARTS.items()}
+    parts = {part: sum(flops.get(name, 0) for name in names) // 2 for part, names in named.items()}
     return parts | {"other": counter.get_total_flops() // 2 - sum(parts.values())}
 
 
 def _generator_macs(backbone: Backbone, generator: Generator, size: int) -> dict[str, int]:
+    """Return the MACs of all steps: those of one, and for each further one what a second adds."""
+    steps = generator.steps
+    if steps <= 2:
+        macs = _counted(backbone, generator, size)
+    else:
+        first, second = (_counted_at(backbone, generator, size, steps=few) for few in (1, 2))
+        macs = {part: count + (steps - 1) * (second[part] - count) for part, count in first.items()}
+        generator.set_sampling(steps=steps)
+    return {part: count for part, count in macs.items() if count or part in generator.parts}
+
+
+def _counted_at(backbone: Backbone, generator: Generator, size: int, *, steps: int) -> dict[str, int]:
+    generator.set_sampling(steps=steps)
+    return _counted(backbone, generator, size)
+
+
+def _counted(backbone: Backbone, generator: Generator, size: int) -> dict[str, int]:
     config, device = backbone.text_encoder.config, backbone.text_encoder.device
     image = torch.zeros(1, 3, size, size, device=device)
     prompt = torch.zeros(1, config.max_position_embeddings, config.hidden_size, device=device)
-    macs = count_macs(lambda: generator(image, prompt))
-    return {part: count for part, count in macs.items() if count or part in PARTS}
+    asked: dict[str, Any] = {"noise": lambda purpose, shape: torch.zeros(1, *shape, device=device)} if generator.draws_noise else {}
+    if generator.wants_negative or generator.wants_image_embeds:
+        embeds = torch.zeros(1, *generator.image_embeds_shape, device=device) if generator.wants_image_embeds else None
+        asked["context"] = Context(negative_embeds=prompt, image_embeds=embeds)
+    return count_macs(lambda: generator(image, prompt, **asked), generator.parts)
 
 
-def _part_of(name: str) -> str:
-    return next((part for part, modules in PARTS.items() if name.startswith(tuple(f"{module}." for module in modules))), "other")
+def _part_of(name: str, parts: Mapping[str, tuple[str, ...]]) -> str:
+    return next((part for part, modules in parts.items() if name.startswith(tuple(f"{module}." for module in modules))), "other")
 
 
 def _nearby(size: int, multiple: int) -> int:

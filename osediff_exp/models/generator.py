@@ -1,55 +1,21 @@
-"""Generators: from a low-quality image to a restored one."""
+"""OSEDiff's generator: one denoising step between encoder and decoder."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from osediff_exp.diffusion import predict_x0
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.generator_base import NOTHING, Context, Generator, GeneratorOutput, Noise
+from osediff_exp.models.latents import decode_latent, posterior_of
 from osediff_exp.models.lora import AlphaPolicy, add_lora, unet_targets, vae_targets
 from osediff_exp.models.tiled_unet import tiled_denoise
-from osediff_exp.models.tiled_vae import tiled_decode, tiled_encode
-from osediff_exp.models.tiling import Tiling
 from osediff_exp.models.views import share_frozen
-
-Noise = Callable[[str, tuple[int, ...]], Tensor]
-"""``noise(purpose, shape)`` returns standard normal (B, *shape): a row for each sample of the batch, reproducible for the purpose."""
-
-
-@dataclass(frozen=True)
-class GeneratorOutput:
-    """``image`` x_hat (B, 3, H, W) in [-1, 1] and ``latent`` z_hat (B, C, h, w), scaled, from which it was decoded."""
-
-    image: Tensor
-    latent: Tensor
-
-
-class Generator(nn.Module, ABC):
-    """What is trained to restore. The call does not promise one step: a sampler or a control network fits behind it.
-
-    Attributes:
-        tiling: None runs the networks on whole pictures (training); otherwise they see tiles, ``lq`` may lie on the CPU whatever the
-            networks' device, the output's image is on the CPU, and no gradient flows (docs/adr/0010).
-    """
-
-    tiling: Tiling | None = None
-
-    @abstractmethod
-    def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None) -> GeneratorOutput:
-        """Restore ``lq`` (B, 3, H, W) in [-1, 1], already at output size; without ``noise`` the result is deterministic."""
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return each trainable parameter once."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
 
 class OneStepGenerator(Generator):
@@ -122,10 +88,7 @@ class OneStepGenerator(Generator):
 
     def encode(self, lq: Tensor, noise: Noise | None = None) -> Tensor:
         """Return z_L (B, C, h, w), scaled, for ``lq`` (B, 3, H, W) in [-1, 1]."""
-        if self.tiling is None:
-            posterior = self.vae.encode(lq).latent_dist
-        else:
-            posterior = DiagonalGaussianDistribution(tiled_encode(self.vae, lq, self.tiling))
+        posterior = posterior_of(self.vae, lq, self.tiling)
         z = posterior.mean
         if noise is not None and self.latent == "sample":
             z = z + posterior.std * noise("posterior", tuple(z.shape[1:])).to(z)
@@ -146,12 +109,9 @@ class OneStepGenerator(Generator):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the image (B, 3, H, W), clamped to [-1, 1], of scaled latents."""
-        if self.tiling is not None:
-            return tiled_decode(self.vae, latent / self.scaling_factor, self.tiling).clamp_(-1, 1)
-        dtype = next(self.vae.parameters()).dtype
-        return self.vae.decode((latent / self.scaling_factor).to(dtype)).sample.float().clamp(-1, 1)
+        return decode_latent(self.vae, latent, self.tiling)
 
-    def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None) -> GeneratorOutput:
+    def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None, context: Context = NOTHING) -> GeneratorOutput:
         if self.tiling is None:  # tiles are cast one by one
             lq = lq.to(next(self.vae.parameters()).dtype)
         latent = self.one_step(self.encode(lq, noise), prompt_embeds)

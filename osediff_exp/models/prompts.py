@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -33,6 +34,14 @@ class PromptExtractor(ABC):
         """Return the prompts of whole photos, whatever their sizes; a network runs where ``like`` is."""
         return [self(photo.load()[None].to(like.device), [photo.name])[0] for photo in photos]
 
+    def image_embeds(self, images: Tensor) -> Tensor:
+        """Return features (B, N, E) of images (B, 3, H, W) in [0, 1], which a network may attend to beside the text, where the images are.
+
+        Raises:
+            UserError: this source has none.
+        """
+        raise UserError("the method attends to features of the picture, which this prompt has none of: choose prompt=tagged or prompt=ram")
+
     @property
     def in_training(self) -> PromptExtractor:
         """The extractor that a training asks; most sources have one for everything."""
@@ -47,18 +56,32 @@ class PromptExtractor(ABC):
 
 
 class FixedPrompt(PromptExtractor):
-    """The same prompt for every image; an empty one is the paper's null prompt (Table 4)."""
+    """The same prompt for every image; an empty one is the paper's null prompt (Table 4).
 
-    def __init__(self, *, prompt: str) -> None:
-        self.prompt = prompt
+    Args:
+        prompt: the words.
+        source: makes the extractor whose words these stand in for, when a method asks for its image features; None: there is none.
+    """
+
+    def __init__(self, *, prompt: str, source: Callable[[], PromptExtractor] | None = None) -> None:
+        self.prompt, self._source = prompt, source
 
     def __call__(self, images: Tensor, names: list[str]) -> list[str]:
         return [self.prompt] * len(images)
+
+    def image_embeds(self, images: Tensor) -> Tensor:
+        return super().image_embeds(images) if self._stood_in_for is None else self._stood_in_for.image_embeds(images)
+
+    @cached_property
+    def _stood_in_for(self) -> PromptExtractor | None:
+        return None if self._source is None else self._source()
 
 
 def with_words(words: str, *, positive: str, build: Callable[[], PromptExtractor]) -> PromptExtractor:
     """Return the extractor of ``prompt.words``: ``build()``'s for ``own`` and ``other`` (what it says of the picture, or of another one:
     then the data hand it that other picture), the fixed prompt ``positive``, or the null prompt.
+
+    Image features are ``build()``'s in any case.
 
     Raises:
         UserError: there is no such word.
@@ -67,7 +90,7 @@ def with_words(words: str, *, positive: str, build: Callable[[], PromptExtractor
         raise UserError(f"prompt.words={words} is unknown: use {', '.join(WORDS)}.{nearest(words, WORDS)}")
     if words in ("own", "other"):
         return build()
-    return FixedPrompt(prompt=positive if words == "fixed" else "")
+    return FixedPrompt(prompt=positive if words == "fixed" else "", source=build)
 
 
 class TaggedPrompt(PromptExtractor):
@@ -107,6 +130,9 @@ class TaggedPrompt(PromptExtractor):
     def words_of_photos(self, photos: Sequence[Photo], *, like: Tensor) -> list[list[str]]:
         """Return the tags of whole photos that stand in their prompts."""
         return [self._sure(tags) for tags in self.tagger.of_photos(photos, self._most, like=like)]
+
+    def image_embeds(self, images: Tensor) -> Tensor:
+        return self.tagger.image_embeds(images).clone()  # a tagger's may be made in inference mode, and are to meet gradients
 
     def figures(self) -> dict[str, float]:
         if not (taggers := self.cached_taggers):

@@ -72,14 +72,21 @@ class SharedAttention:
 
 
 class _Processor:
-    """diffusers' seam for attention; the layers are those of transformer blocks (no norm, no residual of their own)."""
+    """diffusers' seam for attention: layers of transformer blocks, and those on maps (B, C, h, w) with a norm and a residual."""
 
     def __init__(self, attend: Attend) -> None:
         self.attend = attend
 
-    def __call__(self, layer: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        q, k, v = layer.to_q(hidden_states), layer.to_k(hidden_states), layer.to_v(hidden_states)
-        return layer.to_out[1](layer.to_out[0](self.attend(layer, q, k, v)))
+    def __call__(self, layer: Attention, hidden_states: Tensor, *args: Any, temb: Tensor | None = None, **kwargs: Any) -> Tensor:
+        # temb: diffusers warns where a processor does not name what a block hands on; attentions on maps ignore it.
+        x = hidden_states.flatten(2).transpose(1, 2) if hidden_states.ndim == 4 else hidden_states
+        if layer.group_norm is not None:
+            x = layer.group_norm(x.transpose(1, 2)).transpose(1, 2)
+        q, k, v = layer.to_q(x), layer.to_k(x), layer.to_v(x)
+        output = layer.to_out[1](layer.to_out[0](self.attend(layer, q, k, v)))
+        if hidden_states.ndim == 4:
+            output = output.transpose(1, 2).unflatten(2, hidden_states.shape[-2:])
+        return (output + hidden_states if layer.residual_connection else output) / layer.rescale_output_factor
 
 
 def _attention(layer: Attention, q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None) -> Tensor:

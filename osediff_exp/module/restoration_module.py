@@ -1,8 +1,8 @@
-"""The LightningModule: generator, loss terms, optimizers, validation, checkpoints."""
+"""The LightningModule: steps of any method, validation, checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,44 +15,40 @@ from torch.optim import Optimizer
 from osediff_exp.bad_steps import BadSteps
 from osediff_exp.checkpoints.own import check_resumable, stamp
 from osediff_exp.errors import UserError
-from osediff_exp.losses.base import CriticTerm, LossInputs, LossTerm
+from osediff_exp.methods.base import GENERATOR, Logs, Method
+from osediff_exp.methods.batch import TrainingBatch
 from osediff_exp.metrics.base import ImageMetric
 from osediff_exp.metrics.set_metric import SetMetric
+from osediff_exp.models.asking import restore_pictures
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.generator import Generator, GeneratorOutput, Noise
+from osediff_exp.models.generator_base import Generator, GeneratorOutput
 from osediff_exp.models.prompt_cache.feature_store import FeatureStore
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
 from osediff_exp.module.figures import Speed, StepFigures, Stopwatch
-from osediff_exp.module.objective import Logs, critics_objective, generator_objective
 from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.module.scores import ValidationScores, check_validation_share
 from osediff_exp.module.stepping import Trained, step_together
-from osediff_exp.randomness import sample_noise
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class RestorationModule(pl.LightningModule):
-    """Train a generator with any set of loss terms; terms with networks of their own are stepped beside it.
+    """Train a method's groups, each with its optimizer; validate its generator.
 
-    One step is one update of the generator. It takes ``critic_updates`` rounds of ``accumulate`` micro-batches; critics are updated after
-    each round, the generator after the last. Each micro-batch has ONE backward pass, of the generator's loss plus every critic's loss
+    One step is one update of the generator. It takes ``critic_updates`` rounds of ``accumulate`` micro-batches; groups of every round
+    (critics) are updated after each, the others after the last. Each micro-batch has ONE backward pass, of all groups' losses together
     (their graphs are disjoint): that is what keeps gradients synchronised under plain DDP, critics included.
 
     Args:
         backbone: frozen; also encodes the prompts.
-        generator: what is trained.
-        terms: loss terms by name; a name is its key in the logs.
-        optimizer: makes the generator's optimizer.
+        method: what is trained, and by which loss.
         prompts: c_y = Y(x); sees the ground truth in training and the low-quality image in validation, unless
         train_image, test_image: say otherwise (see :class:`osediff_exp.module.prompting.BatchPrompts`).
-        negative_prompt: the far end of VSD's guidance.
+        negative_prompt: the far end of guidance.
         metrics: validation metrics by name.
-        seed: of every random number in a step.
+        seed: of every random number in a step, and of a sampler's noise in validation.
         max_steps: steps after which training stops.
         critic_updates: of each critic per step; DMD2 calls it a two time-scale update rule (arXiv 2405.14867, section 4.2).
-        accumulate, clip_norm: micro-batches per update; largest gradient norm of the generator and of each critic (0: no clipping).
+        accumulate, clip_norm: micro-batches per update; largest gradient norm of each group (0: no clipping).
         log_every: steps between rows of the log.
         max_bad_steps: steps in a row with a loss or gradient that is not finite that end the training; each is skipped.
         record: plain data of the run that every checkpoint carries: ``config`` and ``versions``.
@@ -63,9 +59,7 @@ class RestorationModule(pl.LightningModule):
         self,
         *,
         backbone: Backbone,
-        generator: Generator,
-        terms: dict[str, LossTerm],
-        optimizer: OptimizerFactory,
+        method: Method,
         prompts: PromptExtractor,
         negative_prompt: str,
         metrics: Mapping[str, ImageMetric | SetMetric],
@@ -84,20 +78,16 @@ class RestorationModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False
-        if not terms:
-            raise UserError("no loss term is left: give at least one term in loss/terms a weight above 0")
         if min(max_steps, accumulate, log_every, critic_updates) < 1:
             raise UserError("trainer.max_steps, trainer.accumulate, trainer.log_every and trainer.critic_updates must be at least 1")
         self.backbone = backbone
-        self.generator = generator
-        self.terms = nn.ModuleDict(terms)
+        self.method = method
         self.scores = ValidationScores(metrics)
-        self.optimizer_factory = optimizer
         self.prompts, self.negative_prompt = BatchPrompts(prompts, train_image=train_image, test_image=test_image), negative_prompt
         self.seed, self.max_steps, self.accumulate, self.clip_norm, self.log_every = seed, max_steps, accumulate, clip_norm, log_every
         self.critic_updates = critic_updates
         self.record = dict(record or {})
-        if critic_updates > 1 and not self.critics:
+        if critic_updates > 1 and not any(group.every_round for group in method.groups().values()):
             raise UserError(
                 f"trainer.critic_updates={critic_updates}, but no loss term has a network to update: add one (vsd), or set it to 1"
             )
@@ -114,13 +104,9 @@ class RestorationModule(pl.LightningModule):
     # ---- parts
 
     @property
-    def critics(self) -> dict[str, CriticTerm]:
-        """The terms that train networks of their own."""
-        return {name: term for name, term in self._terms.items() if isinstance(term, CriticTerm)}
-
-    @property
-    def _terms(self) -> dict[str, LossTerm]:
-        return {name: term for name, term in self.terms.items() if isinstance(term, LossTerm)}
+    def generator(self) -> Generator:
+        """What the method trains, and what restores."""
+        return self.method.generator
 
     @property
     def per_image(self) -> list[dict[str, Any]]:
@@ -135,25 +121,34 @@ class RestorationModule(pl.LightningModule):
         return {**self.prompts.extractor.figures(), **features, **waited}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return who trains what: ``generator``, then each critic by its term's name."""
-        return {"generator": self.generator.trainable_parameters()} | {
-            name: critic.critic_parameters() for name, critic in self.critics.items()
-        }
+        """Return who trains what: ``generator``, then what the method trains beside it."""
+        return {name: group.parameters for name, group in self.method.groups().items()}
 
     def configure_optimizers(self) -> list[Optimizer]:
-        if not self.generator.trainable_parameters():
-            raise UserError("the generator has nothing to train: set generator.train_unet or train_vae_encoder, and a rank above 0")
-        return [self.optimizer_factory(self.generator.trainable_parameters())] + [
-            critic.optimizer(critic.critic_parameters()) for critic in self.critics.values()
-        ]
+        groups = self.method.groups()
+        if not groups[GENERATOR].parameters:
+            raise UserError("the generator has nothing to train: set generator.* so that a part of it trains (train_unet, a rank above 0)")
+        return [group.optimizer(group.parameters) for group in groups.values()]
 
     def embed(self, prompts: list[str]) -> Tensor:
         """Return the prompts' text features (B, L, D)."""
         return self._prompt_features(prompts).to(self.device)
 
-    def restore(self, lq: Tensor, prompts: list[str], noise: Noise | None = None) -> GeneratorOutput:
-        """Restore ``lq`` (B, 3, H, W) in [0, 1]; the output's image is in [-1, 1]."""
-        return self.generator(2 * lq - 1, self.embed(prompts), noise)
+    def restore(self, lq: Tensor, prompts: list[str], names: list[str] | None = None) -> GeneratorOutput:
+        """Restore ``lq`` (B, 3, H, W) in [0, 1] called ``names``, which a sampler's noise depends on; the output's image is in [-1, 1]."""
+        return restore_pictures(
+            self.generator,
+            2 * lq - 1,
+            self.embed(prompts),
+            names=names or ["image"] * len(lq),
+            seed=self.seed,
+            negative_embeds=lambda: self.embed([self.negative_prompt] * len(lq)),
+            image_embeds=self._image_embeds(lq),
+        )
+
+    def _image_embeds(self, lq: Tensor) -> Tensor | None:
+        """Return the tagger's features of low-quality pictures in [0, 1], where the generator asks for them (SeeSR: DAPE sees them)."""
+        return self.prompts.extractor.image_embeds(lq) if self.generator.wants_image_embeds else None
 
     # ---- training
 
@@ -168,13 +163,14 @@ class RestorationModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         last_round = self._micro_batch >= self.accumulate * (self.critic_updates - 1)
-        loss, logs = self._losses(batch) if last_round else self._critics_losses(batch)
+        seen = self._training_batch(batch)
+        loss, logs = self.method.loss(seen) if last_round else self.method.critics_loss(seen)
         self.manual_backward(loss / self.accumulate)
         self.bad_steps.see(loss, batch)
         self._figures.add(logs)
         self._micro_batch += 1
         if self._micro_batch % self.accumulate == 0:
-            norms = self._step_optimizers(generator_too=last_round)
+            norms = self._step_optimizers(last_round=last_round)
             if last_round:
                 self._finish_step(norms, len(batch["index"]))
 
@@ -190,51 +186,32 @@ class RestorationModule(pl.LightningModule):
         if self.steps_taken >= self.max_steps:
             self.trainer.should_stop = True
 
-    def _loss_inputs(self, batch: dict[str, Any]) -> LossInputs:
-        indices, step = batch["index"].tolist(), self.steps_taken
-
-        def noise(purpose: str, shape: tuple[int, ...]) -> Tensor:
-            return sample_noise(self.seed, f"generator/{purpose}", step, indices, shape).to(self.device)
-
+    def _training_batch(self, batch: dict[str, Any]) -> TrainingBatch:
         self.prompting.start()
         prompts = self.prompts.training(batch)
         embeds = self.embed(prompts)
+        image_embeds = self._image_embeds(batch["lq"])
         self.prompting.stop(len(prompts))
-        restored = self.generator(2 * batch["lq"] - 1, embeds, noise)
-        return LossInputs(
-            output=restored.image,
-            target=2 * batch["hq"] - 1,
-            latent=restored.latent,
+        return TrainingBatch(
+            lq=2 * batch["lq"] - 1,
+            hq=2 * batch["hq"] - 1,
             prompt_embeds=embeds,
             negative_embeds=self.embed([self.negative_prompt] * len(prompts)),
+            image_embeds=image_embeds,
+            embed=self.embed,
             seed=self.seed,
-            step=step,
-            indices=indices,
+            step=self.steps_taken,
+            indices=batch["index"].tolist(),
         )
 
-    def _losses(self, batch: dict[str, Any]) -> tuple[Tensor, Logs]:
-        """Return the sum to differentiate and the figures of a micro-batch that trains everything."""
-        inputs = self._loss_inputs(batch)
-        loss, logs = generator_objective(self._terms, inputs)
-        critics_loss, critics_logs = critics_objective(self.critics, inputs)
-        return loss + critics_loss, logs | critics_logs
-
-    def _critics_losses(self, batch: dict[str, Any]) -> tuple[Tensor, Logs]:
-        """Return the same for a micro-batch that trains the critics alone."""
-        with torch.no_grad():
-            inputs = self._loss_inputs(batch)
-        loss, logs = critics_objective(self.critics, inputs)
-        # DDP waits for a gradient of every parameter it knows: the generator's are zeros here.
-        return loss + 0.0 * sum(parameter.sum() for parameter in self.generator.trainable_parameters()), logs
-
-    def _step_optimizers(self, *, generator_too: bool) -> Logs:
-        """Step the critics, and the generator too in the last round."""
+    def _step_optimizers(self, *, last_round: bool) -> Logs:
+        """Step the groups of every round, and in the last round all."""
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         players = [
-            Trained(name, parameters, optimizer)  # type: ignore[arg-type]
-            for (name, parameters), optimizer in zip(self.parameter_groups().items(), optimizers, strict=True)
-            if name != "generator" or generator_too
+            Trained(name, group.parameters, optimizer)  # type: ignore[arg-type]
+            for (name, group), optimizer in zip(self.method.groups().items(), optimizers, strict=True)
+            if group.every_round or last_round
         ]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         return step_together(players, clip_norm=self.clip_norm, scaler=scaler, may_step=self._may_step)
@@ -268,7 +245,7 @@ class RestorationModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         self._restoring.start()
-        restored = self.restore(batch["lq"], self.prompts.testing(batch))
+        restored = self.restore(batch["lq"], self.prompts.testing(batch), batch["name"])
         output = ((restored.image + 1) / 2).mul(255).round().div(255)
         if output.is_cuda:
             torch.cuda.synchronize()
@@ -283,12 +260,15 @@ class RestorationModule(pl.LightningModule):
             self._publish({f"val/{name}": value for name, value in figures.items()})
         self._speed.restart(self.steps_taken)  # time spent validating is no training time
 
-    # ---- checkpoints: only what trains
+    # ---- checkpoints: only what the method saves, by its own names
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the trainable tensors alone: the frozen weights are the backbone's."""
-        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {key: value for key, value in super().state_dict(*args, **kwargs).items() if key in trainable}
+        """Return what the method saves: the frozen weights are the backbone's."""
+        return {name: parameter.detach() for name, parameter in self.method.saved().items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = False, assign: bool = False) -> Any:
+        """Copy what :meth:`state_dict` returned; that it fits was checked before."""
+        return self.method.load_state_dict(state_dict, strict=strict, assign=assign)
 
     @cached_property
     def _fingerprint(self) -> str:

@@ -45,17 +45,26 @@ class FigureTable:
         return "\n".join([f"## {escape(self.title)}", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
+@dataclass(frozen=True, kw_only=True)
+class PublishedMethod:
+    """A method's row in the published tables, and what is known of the difference in parameters and in MACs."""
+
+    row: str
+    params: str = ""
+    macs: str = ""
+
+
 @dataclass(frozen=True)
 class ComplexityReport:
     """What task=complexity shows.
 
     Args:
         figures: of result.json (params_total, macs_g, ...).
-        comparable: the backbone and the size are those of the published table.
+        published: what ours is to be compared with; None where the backbone or the size is another than the published table's.
     """
 
     figures: Mapping[str, float | int | str | None]
-    comparable: bool
+    published: PublishedMethod | None = None
 
     @property
     def tables(self) -> list[FigureTable]:
@@ -70,7 +79,7 @@ class ComplexityReport:
     @property
     def notes(self) -> list[str]:
         """What the figures include, and what is known of the difference to the paper's."""
-        return [*_SCOPE, *(_differences(self.figures) if self.comparable else [])]
+        return [*_SCOPE, *(_differences(self.figures, self.published) if self.published is not None else [])]
 
     def print(self, console: Console) -> None:
         """Show tables and notes."""
@@ -104,29 +113,33 @@ class ComplexityReport:
 
     def _ours(self) -> Cells:
         millions = [self._number(key) / 1e6 for key in ("params_total", "params_trainable")]
-        return [_OURS, "1", _g(self._number("macs_g")), f"{millions[0]:,.1f}", f"{millions[1]:.2f}"]
+        return [_OURS, str(self.figures.get("sampling_steps", 1)), _g(self._number("macs_g")), f"{millions[0]:,.1f}", f"{millions[1]:.2f}"]
 
 
 _SCOPE = (
-    "Counted is what restoring uses: VAE, U-Net, text encoder and their LoRA; trainable is the generator's share plus the score network's, "
-    "which only training uses.",
+    "Counted is what restoring uses, all steps of it: VAE, U-Net, text encoder, what the method adds, and LoRA; trainable is the share of "
+    "the generator plus that of networks which only training uses (a score network).",
     "A MAC is one multiplication with its addition, in convolutions, matrix products and attention; LoRA costs nothing once it is merged.",
 )
 
 
-def _differences(figures: Mapping[str, float | int | str | None]) -> Iterable[str]:
-    paper = next(row.figures for row in published_complexity() if row.method == "OSEDiff")
+def _differences(figures: Mapping[str, float | int | str | None], published: PublishedMethod) -> Iterable[str]:
+    paper = next((row.figures for row in published_complexity() if row.method == published.row), None)
+    if paper is None:
+        return
     params = paper["params_m"] - (as_number(figures["params_total"]) or 0.0) / 1e6
     macs = paper["macs_g"] - (as_number(figures["macs_g"]) or 0.0)
-    yield (
-        f"The paper counts {paper['params_m']:,.0f} M parameters, {params:,.1f} M more than these networks have, and gives no breakdown. "
-        "Its pipeline also holds a prompt extractor, DAPE (the image tagger RAM with a Swin-L encoder and LoRA), which this project does "
-        "not have and does not count; the paper does not say whether that is the difference."
-    )
-    yield (
-        f"The paper's {paper['macs_g']:,.0f} GMACs are {macs:,.1f} more than ours. That is too little for the tagger, whose encoder alone "
-        "takes about 104 GMACs (Swin-L at 384 px: arXiv 2103.14030, Table 1)."
-    )
+    counted = f"The paper counts {paper['params_m']:,.0f} M parameters, {_more(params)} M {_side(params)} than these networks have."
+    yield f"{counted} {published.params}"
+    yield f"The paper's {paper['macs_g']:,.0f} GMACs are {_more(macs)} {_side(macs)} than ours. {published.macs}"
+
+
+def _more(difference: float) -> str:
+    return f"{abs(difference):,.1f}"
+
+
+def _side(difference: float) -> str:
+    return "more" if difference >= 0 else "fewer"
 
 
 def _published() -> list[Cells]:

@@ -25,11 +25,12 @@ _ENDLESS = 10_000
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """One restorer: its label, the number of pictures it was scored on, and its figures by metric key."""
+    """One restorer: its label, the number of pictures it was scored on, its figures by metric key, and its steps (None: not known)."""
 
     label: str
     num_images: int
     figures: Mapping[str, float]
+    steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def to_csv(table: EvaluationTable) -> str:
     """Return origin (measured, published), method, steps, num_images and the metrics, empty where there is no figure."""
     keys = [metric.key for metric in table.metrics]
     lines: list[list[Any]] = [["origin", "method", "steps", "num_images", *keys]]
-    lines += [["measured", row.label, "", row.num_images, *_numbers(row.figures, keys)] for row in table.measured]
+    lines += [["measured", row.label, row.steps, row.num_images, *_numbers(row.figures, keys)] for row in table.measured]
     size = published_set_size(table.dataset)
     lines += [["published", row.method, row.steps, size, *(row.printed.get(key, "") for key in keys)] for row in table.published]
     text = io.StringIO()
@@ -110,7 +111,7 @@ def to_markdown(table: EvaluationTable) -> str:
     lines.append(["---", *["---:"] * (len(metrics) + 2)])
     for place, row in enumerate(table.measured):
         cells = [_bold(metric.show(row.figures.get(metric.key)), place in table.best(metric)) for metric in metrics]
-        lines.append([escape(row.label), "", str(row.num_images), *cells])
+        lines.append([escape(row.label), "" if row.steps is None else str(row.steps), str(row.num_images), *cells])
     size = published_set_size(table.dataset)
     for published in table.published:
         cells = [published.printed.get(metric.key, "-") for metric in metrics]
@@ -118,6 +119,10 @@ def to_markdown(table: EvaluationTable) -> str:
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     remarks = "\n".join(f"- {escape(remark)}" for remark in ["Best measured figures are bold.", *table.remarks()])
     return f"# {escape(table.dataset)}: {_pictures(table.num_images)}\n\n{body}\n\n{remarks}\n"
+
+
+def _steps(row: MeasuredRow) -> str:
+    return "-" if row.steps is None else str(row.steps)
 
 
 def _bold(text: str, is_best: bool) -> str:
@@ -148,7 +153,7 @@ def _rich(table: EvaluationTable, metrics: Sequence[Metric], seconds: Mapping[st
         shown.add_column(Text(heading), justify="right", no_wrap=True)
     for place, row in enumerate(table.measured):
         cells = [Text(metric.show(row.figures.get(metric.key)), "bold green" if place in table.best(metric) else "") for metric in metrics]
-        shown.add_row(Text(row.label), "-", f"{seconds[row.label]:.3g}" if row.label in seconds else "-", *cells)
+        shown.add_row(Text(row.label), _steps(row), f"{seconds[row.label]:.3g}" if row.label in seconds else "-", *cells)
     shown.add_section()
     for published in table.published:
         figures = [Text(published.printed.get(metric.key, "-"), "dim") for metric in metrics]

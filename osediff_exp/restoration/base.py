@@ -10,7 +10,13 @@ if TYPE_CHECKING:
 
 
 class ImageRestorer(ABC):
-    """Enlarges and restores pictures. A method with many steps, or none (plain enlargement, a folder of finished outputs), fits as well."""
+    """Enlarges and restores pictures. A method with many steps, or none (plain enlargement, a folder of finished outputs), fits as well.
+
+    Attributes:
+        steps: that it takes for a picture; None: it does not count in steps.
+    """
+
+    steps: int | None = None
 
     @abstractmethod
     def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:

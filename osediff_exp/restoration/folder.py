@@ -65,6 +65,8 @@ class FolderRestoration:
         for _ in range(len(jobs) - len(todo)):
             progress.advance()
         restorer = load() if todo else None
+        if restorer is not None:
+            restorer.generator.on_step = progress.step
         for job in todo:
             assert restorer is not None
             progress.start(job.source.name)

@@ -23,7 +23,7 @@ class FileProgress:
 
     def __init__(self, *, total: int, label: str, console: Console, seconds_between_lines: float = 15.0) -> None:
         self.total, self.label, self.console, self.seconds_between_lines = total, label, console, seconds_between_lines
-        self._done = 0
+        self._done, self._name = 0, ""
         self._last_line = time.monotonic()
         self._pace = Pace()
         self._bar = bar(console, TextColumn("{task.fields[name]}"), disable=not console.is_terminal)
@@ -38,12 +38,23 @@ class FileProgress:
 
     def start(self, name: str) -> None:
         """Show which file is being worked on."""
+        self._name = name
         self._bar.update(self._task, name=name)
+
+    def step(self, done: int, steps: int) -> None:
+        """Show how far a sampler is within the file."""
+        if steps > 1:
+            self._bar.update(self._task, name=f"{self._name}, step {done}/{steps}")
+            self._tell(f", {self._name}, step {done}/{steps}")
 
     def advance(self, files: int = 1) -> None:
         """Count a file, or several."""
         self._done += files
         self._bar.update(self._task, completed=self._done)
+        self._tell("")
+
+    def _tell(self, more: str) -> None:
+        """Print a line where there is no terminal, now and then."""
         if not self.console.is_terminal and time.monotonic() - self._last_line >= self.seconds_between_lines:
             self._last_line = time.monotonic()
-            self.console.print(f"{self.label}: {self._done}/{self.total}  {self._pace(self._done, self.total)}", highlight=False)
+            self.console.print(f"{self.label}: {self._done}/{self.total}{more}  {self._pace(self._done, self.total)}", highlight=False)

@@ -15,8 +15,9 @@ from torch import Tensor
 from osediff_exp.checkpoints.loading import load_checkpoint
 from osediff_exp.data.images import ByteImage
 from osediff_exp.errors import UserError
+from osediff_exp.models.asking import restore_pictures
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.generator import Generator
+from osediff_exp.models.generator_base import Generator
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
 from osediff_exp.models.tiling import Tiling
@@ -47,6 +48,9 @@ class Restorer(ImageRestorer):
         min_side: in pixels; a picture whose output would be shorter is enlarged before it is restored and reduced afterwards.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: autocast to ``bfloat16`` or ``float16``; None: compute in the weights' own type.
+        steps, guidance: of a generator that samples; None: as it was trained.
+        seed: of a sampler's noise, which is a function of (seed, picture's name): the same alone, in a batch and in tiles.
+        negative_prompt: the far end of guidance.
 
     Raises:
         UserError: an option has no such value, or there is no such device.
@@ -63,6 +67,10 @@ class Restorer(ImageRestorer):
         min_side: int = 0,
         device: str = "auto",
         dtype: AutocastType | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        negative_prompt: str = "",
     ) -> None:
         check_color_fix(color_fix)
         if dtype not in (None, "bfloat16", "float16"):
@@ -73,6 +81,8 @@ class Restorer(ImageRestorer):
         self.backbone = backbone.to(self.device)
         self.generator = generator.to(self.device).eval()
         self.generator.tiling = tiling
+        self.generator.set_sampling(steps=steps, guidance=guidance)
+        self.seed, self.negative_prompt, self.steps = seed, negative_prompt, self.generator.steps
         self.prompts, self.color_fix, self.min_side = prompts, color_fix, min_side
         self.dtype = None if dtype is None else getattr(torch, dtype)
         self._prompt_features = PromptFeatures(self.backbone.encode_prompts)
@@ -91,13 +101,18 @@ class Restorer(ImageRestorer):
         min_side: int | None = None,
         device: str = "auto",
         dtype: AutocastType | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        negative_prompt: str | None = None,
     ) -> Restorer:
         """Load a checkpoint of any kind: a run folder, a ``.ckpt``, an ``osediff.pkl``, an exported folder.
 
         Args:
             path, settings, backbone, sources, average: see :func:`osediff_exp.checkpoints.loading.load_checkpoint`.
             min_side: None: what the checkpoint's configuration recommends (``backbone.recipe.min_side``, else 0).
-            color_fix, tiling, device, dtype: see the class.
+            negative_prompt: None: the checkpoint's (``prompt.negative``, else none).
+            color_fix, tiling, device, dtype, steps, guidance, seed: see the class.
 
         Raises:
             UserError: as the class, or the checkpoint cannot be loaded.
@@ -113,6 +128,10 @@ class Restorer(ImageRestorer):
             min_side=recommended if min_side is None else min_side,
             device=device,
             dtype=dtype,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            negative_prompt=str(loaded.config.get("prompt", {}).get("negative", "")) if negative_prompt is None else negative_prompt,
         )
 
     @overload
@@ -165,22 +184,39 @@ class Restorer(ImageRestorer):
             raise UserError("there is no pixel to restore: give at least one picture of at least 1 x 1")
         height, width = pictures[0].shape[:2]
         enlarged = [low_quality(picture, scale=scale, min_side=self.min_side) for picture in pictures]
-        output = self._generate(enlarged, names)
-        reference = torch.from_numpy(enlarged[0][None] if len(enlarged) == 1 else np.stack(enlarged))
-        fix_color_(output, reference.permute(0, 3, 1, 2), self.color_fix)
+        output, reference = self._generate(enlarged, names)
+        if reference is None:
+            reference = torch.from_numpy(enlarged[0][None] if len(enlarged) == 1 else np.stack(enlarged)).permute(0, 3, 1, 2)
+        fix_color_(output, reference, self.color_fix)
         return resize_to(output, scale * height, scale * width)
 
-    def _generate(self, enlarged: list[ByteImage], names: list[str]) -> Tensor:
-        """Return the generator's pictures, in [0, 1] on the CPU, of B enlargements (H, W, 3)."""
+    def _embed(self, prompts: list[str]) -> Tensor:
+        return self._prompt_features(prompts).to(self.device)
+
+    def _generate(self, enlarged: list[ByteImage], names: list[str]) -> tuple[Tensor, Tensor | None]:
+        """Return the generator's pictures, in [0, 1] on the CPU, of B enlargements (H, W, 3), and those whose colours they should have."""
         height, width = enlarged[0].shape[:2]
         lq = as_network_input([pad_to_multiple(picture, self.backbone.size_multiple) for picture in enlarged])
         precision = contextlib.nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
         with deterministic_numerics(), precision:
-            embeds = self._prompt_features(self.prompts(lq[..., :height, :width], names)).to(self.device)
+            seen = lq[..., :height, :width]
+            embeds = self._embed(self.prompts(seen, names))
+            image_embeds = self.prompts.image_embeds(seen.to(self.device)) if self.generator.wants_image_embeds else None
             lq.mul_(2).sub_(1)
             whole = self.generator.tiling is None  # else the picture stays here, and its tiles travel
-            image = self.generator(lq.to(self.device) if whole else lq, embeds).image
-        image = image[..., :height, :width].float().cpu()
+            restored = restore_pictures(
+                self.generator,
+                lq.to(self.device) if whole else lq,
+                embeds,
+                names=names,
+                seed=self.seed,
+                negative_embeds=lambda: self._embed([self.negative_prompt] * len(lq)),
+                image_embeds=image_embeds,
+            )
+        image = restored.image[..., :height, :width].float().cpu()
         if not torch.isfinite(image.sum()):
             raise UserError(f"{', '.join(names)}: the output is not finite; compute in bfloat16, or without dtype")
-        return image.add_(1).div_(2).clamp_(0, 1)
+        reference = restored.reference
+        if reference is not None:
+            reference = ((reference[..., :height, :width].float().cpu() + 1) / 2).clamp_(0, 1)
+        return image.add_(1).div_(2).clamp_(0, 1), reference

@@ -181,7 +181,7 @@ def _step_seconds(config: DictConfig, run_dir: Path, name: str) -> Figures:
     short = _without_company(config)
     trainer, clock = build_trainer(short, run_dir, Start()), StepClock(accumulate=micro_batches_per_step(config))
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]
-    module = build_module(short, backbone)
+    module = build_module(short, backbone, run_dir)
     trainer.fit(module, datamodule=build_data(short, run_dir))
     prompts = module.prompting.seconds / config.benchmark.num_steps
     return {f"{name}_seconds": float(np.median(clock.steps[UNTIMED_STEPS:])), f"{name}_prompt_seconds": prompts}

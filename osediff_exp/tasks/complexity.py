@@ -13,9 +13,10 @@ from osediff_exp.losses.base import CriticTerm
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.complexity import Macs, Parameters, count_parameters, measure_macs, measure_parameters
 from osediff_exp.models.empty_backbone import empty_backbone
-from osediff_exp.reporting.complexity_table import ComplexityReport
+from osediff_exp.reporting.complexity_table import ComplexityReport, PublishedMethod
 from osediff_exp.reporting.files import write_atomically
 from osediff_exp.runtime import prepare_process, quiet_libraries
+from osediff_exp.tasks.methods import term_nodes
 
 Figures = dict[str, float | int | str | None]
 PUBLISHED = ("sd21", 512)  # the paper's backbone, and the size of its table
@@ -33,7 +34,10 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
         macs = measure_macs(backbone, generator, size=config.complexity.size)
     figures = parameter_figures(parameters, score) | mac_figures(macs)
     figures |= {"size": config.complexity.size, "backbone": config.backbone.architecture}
-    report = ComplexityReport(figures, comparable=(config.backbone.architecture, config.complexity.size) == PUBLISHED)
+    figures |= {"method": config.method.name, "sampling_steps": generator.steps, "guidance": generator.guidance}
+    published = config.method.get("published")
+    comparable = published is not None and (config.backbone.architecture, config.complexity.size) == PUBLISHED
+    report = ComplexityReport(figures, published=PublishedMethod(**published) if comparable else None)
     report.print(Console())
     write_atomically(run_dir / "complexity.md", report.markdown())
     return figures
@@ -41,8 +45,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
 
 def build_critics(config: DictConfig, backbone: Backbone) -> list[CriticTerm]:
     """Return the loss terms of weight above 0 that train networks of their own, attached; the others may need weights and are not built."""
-    nodes = [node for node in config.loss.terms.values() if node is not None and node.weight != 0]
-    critics = [instantiate(node) for node in nodes if issubclass(get_class(node["_target_"]), CriticTerm)]
+    critics = [instantiate(node) for node in term_nodes(config).values() if issubclass(get_class(node["_target_"]), CriticTerm)]
     for term in critics:
         term.attach(backbone)
     return critics

@@ -152,7 +152,7 @@ def make_table(
         notes += [f"{result.label} failed: {result.error}"] if result.error else []
         notes += [f"{result.label} left out {describe(result.problems)}"] if result.problems else []
         notes += [f"{result.label}: {note}" for note in result.notes]
-    measured = [MeasuredRow(result.label, len(result.rows), result.averages) for result in results]
+    measured = [MeasuredRow(result.label, len(result.rows), result.averages, result.steps) for result in results]
     return EvaluationTable(dataset=pairs.title, num_images=len(pairs), measured=measured, notes=notes)
 
 
@@ -174,8 +174,10 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
     """Return the flat figures of result.json."""
     first, *others = results
     figures: Figures = {"dataset": pairs.title, "num_images": len(pairs), "restorer": first.label, **first.averages}
+    figures |= {} if first.steps is None else {"sampling_steps": first.steps}
     for other in others:
         figures |= {f"{other.label}_{key}": value for key, value in other.averages.items()}
+        figures |= {} if other.steps is None else {f"{other.label}_sampling_steps": other.steps}
     figures |= {f"{result.label}_restore_seconds": result.seconds_per_image for result in others}
     return figures | {
         **dict.fromkeys(missing),

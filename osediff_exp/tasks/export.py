@@ -1,4 +1,4 @@
-"""task=export: write a checkpoint as osediff.pkl, as LoRA weights, or as a whole model in diffusers layout."""
+"""task=export: write a checkpoint as osediff.pkl, as LoRA weights, as a whole model in diffusers layout, or as plain weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from osediff_exp.checkpoints.lora_folder import write_lora_folder
 from osediff_exp.checkpoints.merged import write_merged_folder
 from osediff_exp.checkpoints.named import checkpoint_path
 from osediff_exp.checkpoints.released import write_released
+from osediff_exp.checkpoints.weights_folder import write_weights_folder
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.runtime import prepare_process, quiet_libraries
 
@@ -51,8 +52,9 @@ def _writer(config: DictConfig) -> Write:
     writers: dict[str, Write] = {
         "released": write_released,
         "lora": lambda loaded, output: write_lora_folder(loaded, output, dtype=config.dtype),
+        "weights": lambda loaded, output: write_weights_folder(loaded, output, dtype=config.dtype),
         "merged": lambda loaded, output: write_merged_folder(loaded, output, dtype=config.dtype),
     }
     if config.format not in writers:
-        raise UserError(f"format={config.format} is unknown: use released, lora or merged.{nearest(str(config.format), writers)}")
+        raise UserError(f"format={config.format} is unknown: use released, lora, merged or weights.{nearest(str(config.format), writers)}")
     return writers[config.format]

@@ -21,11 +21,11 @@ from osediff_exp.callbacks.wandb_run import WandbRun, closed_as_failed
 from osediff_exp.checkpoints.own import run_record
 from osediff_exp.checkpoints.starting import start_from
 from osediff_exp.data.datamodule import RestorationDataModule
-from osediff_exp.losses.base import LossTerm
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.module import RestorationModule
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
+from osediff_exp.tasks.methods import build_method
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
 from osediff_exp.tasks.resuming import Start, start_of
 
@@ -41,7 +41,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     backbone = instantiate(config.backbone.loader)
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
-    module = build_module(config, backbone)
+    module = build_module(config, backbone, run_dir)
     module.prompts.extractor.expect(data.names())
     if config.init is not None and start.checkpoint is None:
         start_from(config.init, module.generator, backbone, OmegaConf.to_container(config.generator, resolve=True))  # type: ignore[arg-type]
@@ -84,24 +84,11 @@ def build_data(config: DictConfig, run_dir: Path) -> RestorationDataModule:
     )
 
 
-def build_terms(config: DictConfig, backbone: Backbone) -> dict[str, LossTerm]:
-    """Return the loss terms of weight above 0, attached to the backbone."""
-    terms = {name: instantiate(node) for name, node in config.loss.terms.items() if node is not None and node.weight != 0}
-    for term in terms.values():
-        torch.manual_seed(config.seed + 1)  # a term starts alike whichever others there are
-        term.attach(backbone)
-    return terms
-
-
-def build_module(config: DictConfig, backbone: Backbone) -> RestorationModule:
-    """Return the module; weights are initialised from the seed, alike whichever terms there are."""
-    torch.manual_seed(config.seed)
-    generator = instantiate(config.generator)(backbone=backbone)
+def build_module(config: DictConfig, backbone: Backbone, run_dir: Path | None = None) -> RestorationModule:
+    """Return the module that trains the configured method (see :func:`build_method`)."""
     return RestorationModule(
         backbone=backbone,
-        generator=generator,
-        terms=build_terms(config, backbone),
-        optimizer=instantiate(config.optimizer),
+        method=build_method(config, backbone, run_dir),
         prompts=build_prompts(config),
         train_image=config.prompt.train_image,
         test_image=config.prompt.test_image,
@@ -185,6 +172,8 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
         | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second")}
         | {f"params_trainable_{name}": count for name, count in parameters.items()}
         | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size // module.critic_updates}
+        | {"samples_seen": module.steps_taken * data.global_batch_size}
+        | {"sampling_steps": module.generator.steps, "guidance": module.generator.guidance}
         | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
         | {"device": _device(module.trainer), "os": platform.platform()}
         | module.prompt_figures()

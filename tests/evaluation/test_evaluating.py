@@ -24,7 +24,9 @@ from osediff_exp.restoration.specs import RestorerSpec
 
 
 class Grey(ImageRestorer):
-    """Returns 0.3 everywhere; knows how to fail."""
+    """Returns 0.3 everywhere, in four steps; knows how to fail."""
+
+    steps = 4
 
     def __init__(self, *, refuse: str = "", crash: str = "") -> None:
         self.refuse, self.crash = refuse, crash
@@ -63,14 +65,14 @@ def test_the_saved_picture_is_what_is_scored(tmp_path: Path) -> None:
         picture = read(tmp_path / "images" / "bicubic" / f"{row['name']}.png")
         assert row["psnr"] == pytest.approx(psnr_y(picture, pair.hr).item(), abs=1e-9)
     assert result.averages == {"psnr": pytest.approx(sum(float(row["psnr"]) for row in result.rows) / 3)}
-    assert (len(seen), result.error, result.problems) == (3, "", [])
+    assert (len(seen), result.error, result.problems, result.steps) == (3, "", [], None)
 
 
 def test_a_refused_picture_is_named_and_the_others_count(tmp_path: Path) -> None:
     result = evaluate(Arm("grey", lambda: Grey(refuse="p1")), tmp_path)
     assert [row["name"] for row in result.rows] == ["p0", "p2"]
     assert [(problem.name, problem.detail) for problem in result.problems] == [("p1", "p1 is not to my taste")]
-    assert result.averages.keys() == {"psnr"}
+    assert (result.averages.keys(), result.steps) == ({"psnr"}, 4)
     assert not (tmp_path / "images" / "grey" / "p1.png").exists()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from osediff_exp.checkpoints.build import build_prompts
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.prompts import TaggedPrompt
+from osediff_exp.models.prompts import FixedPrompt, TaggedPrompt, with_words
 from osediff_exp.models.taggers.base import Tag, Tagger
 from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.models.taggers.imagenet import ImageNetPrompt
@@ -85,3 +85,38 @@ def test_the_tagger_is_no_part_of_what_trains(backbone: Backbone, tmp_path: Path
     assert {name for name, _ in module.named_parameters()} == {name for name, _ in plain.named_parameters()}
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
     assert any(prompt.count(",") == 3 and prompt.endswith(", sharp photo") for prompt in encoded)
+
+
+@needs_weights
+def test_the_classifier_s_places_are_features_of_the_picture() -> None:
+    """50 tokens: the mean, then 7 x 7 places; each picture's are its own, and a network may learn from them."""
+    prompts = ImageNetPrompt(prompt="sharp")
+    pictures = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    tokens = prompts.image_embeds(pictures)
+    assert tokens.shape == (2, 50, 1280)
+    assert torch.allclose(tokens[:, 0], tokens[:, 1:].mean(dim=1), atol=1e-5)
+    assert torch.allclose(prompts.image_embeds(pictures[1:]), tokens[1:], atol=1e-4)
+    weight = torch.ones(1280, requires_grad=True)
+    (tokens @ weight).sum().backward()
+    assert weight.grad is not None
+    with pytest.raises(UserError, match="choose prompt=tagged or prompt=ram"):
+        FixedPrompt(prompt="sharp").image_embeds(pictures)
+
+
+class LookingTagger(TableTagger):
+    """Has features of a picture too: its mean."""
+
+    def image_embeds(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3)).view(-1, 1, 1)
+
+
+@pytest.mark.parametrize("words", ["own", "other", "fixed", "none"])
+def test_whatever_the_words_image_features_are_the_sources(words: str) -> None:
+    prompt = with_words(words, positive="sharp", build=lambda: TaggedPrompt(prompt="sharp", tagger=LookingTagger(), max_tags=1))
+    assert prompt.image_embeds(PICTURES).flatten().tolist() == [0.0, 0.5, 1.0]
+
+
+def test_a_fixed_prompt_by_itself_has_no_image_features() -> None:
+    for prompt in (FixedPrompt(prompt="sharp"), with_words("none", positive="", build=lambda: FixedPrompt(prompt=""))):
+        with pytest.raises(UserError, match="choose prompt=tagged or prompt=ram"):
+            prompt.image_embeds(PICTURES)

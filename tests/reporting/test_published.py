@@ -12,7 +12,7 @@ from osediff_exp.reporting.evaluation_table import EvaluationTable, MeasuredRow,
 from osediff_exp.reporting.published import published_complexity, published_rows, published_set_size
 
 MEASURED = (
-    MeasuredRow("ours", 100, {"psnr": 25.0, "niqe": 5.0, "st_lpips": 0.2}),
+    MeasuredRow("ours", 100, {"psnr": 25.0, "niqe": 5.0, "st_lpips": 0.2}, steps=15),
     MeasuredRow("bicubic", 100, {"psnr": 27.123456, "niqe": 9.0}),
     MeasuredRow("half", 50, {"psnr": 30.0, "niqe": 4.0}),
 )
@@ -54,6 +54,7 @@ def test_csv_holds_measured_rows_then_published_ones() -> None:
     lines = list(csv.DictReader(io.StringIO(to_csv(make_table()))))
     assert [line["method"] for line in lines[:4]] == ["ours", "bicubic", "half", "StableSR"]
     assert [line["origin"] for line in lines] == ["measured"] * 3 + ["published"] * 7
+    assert [line["steps"] for line in lines[:2]] == ["15", ""]
     assert (lines[1]["psnr"], lines[1]["lpips"], lines[1]["num_images"]) == ("27.1235", "", "100")
     assert (lines[-1]["niqe"], lines[-1]["st_lpips"], lines[-1]["steps"]) == ("5.6476", "", "1")
 
@@ -63,6 +64,8 @@ def test_the_best_measured_figures_are_marked_among_rows_of_all_pictures() -> No
     ours, bicubic, half = (next(line for line in lines if line.startswith(f"| {label}")) for label in ("ours", "bicubic", "half"))
     assert ("**27.12**" in bicubic, "**5.000**" in ours, "**0.2000**" in ours) == (True, True, True)
     assert "**" not in half
+    assert ours.startswith("| ours | 15 | 100 |")
+    assert bicubic.startswith("| bicubic |  | 100 |")
     assert "| SinSR (published) | 1 | 100 | 26.28 |" in "\n".join(lines)
 
 

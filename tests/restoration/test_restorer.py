@@ -40,6 +40,13 @@ class Shift(Generator):
         return GeneratorOutput(image=lq + self.shift, latent=lq)
 
 
+class Cleaning(Generator):
+    """Returns a dark picture, and says that its colours should be those of a bright one."""
+
+    def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None, context: Any = None) -> GeneratorOutput:
+        return GeneratorOutput(image=0.1 * lq - 0.5, latent=lq, reference=0.1 * lq + 0.5)
+
+
 class Recorder(PromptExtractor):
     """Returns the picture's name as its prompt and keeps what it saw."""
 
@@ -238,3 +245,11 @@ def test_the_examples_of_the_documentation_run(run_folder: Path, tmp_path: Path,
         exec(compile(example, "docs/python-api.md", "exec"), names)
     with Image.open("photo_x4.png") as written:
         assert written.size == (20, 24)
+
+
+def test_colours_are_those_of_the_picture_that_the_generator_names(backbone: Backbone) -> None:
+    """DiffBIR's are the cleaned picture's; here the fix brings the dark output to 0.75 on average, where the input is at 0.5."""
+    lr = torch.rand(1, 3, 10, 12, generator=torch.Generator().manual_seed(1)) * 0.2 + 0.4
+    fixed = restorer(backbone, Cleaning(), color_fix="adain").restore(lr, scale=1)
+    assert fixed.mean().item() == pytest.approx(0.75, abs=0.01)
+    assert fixed.std().item() == pytest.approx(0.1 * lr.std().item(), rel=0.1)

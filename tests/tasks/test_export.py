@@ -44,7 +44,7 @@ def run_folder(backbone: Backbone, backbone_folder: Path, tmp_path_factory: pyte
     return folder
 
 
-@pytest.mark.parametrize(("form", "name"), [("released", "osediff.pkl"), ("lora", "lora"), ("merged", "merged")])
+@pytest.mark.parametrize(("form", "name"), [("released", "osediff.pkl"), ("lora", "lora"), ("merged", "merged"), ("weights", "weights")])
 def test_each_format_is_written_and_loads(run_folder: Path, backbone_folder: Path, tmp_path: Path, form: str, name: str) -> None:
     output = tmp_path / "new" / name
     config = configuration(backbone_folder, "export", f"checkpoint={run_folder}", f"format={form}", f"output={output}")
@@ -83,7 +83,7 @@ def test_a_released_file_takes_the_settings_of_the_command(run_folder: Path, bac
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["format=relesed"], "format=relesed is unknown: use released, lora or merged. Did you mean 'released'"),
+        (["format=relesed"], "format=relesed is unknown: use released, lora, merged or weights. Did you mean 'released'"),
         (["format=merged", "dtype=int4"], "dtype=int4 is no type"),
     ],
 )

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from osediff_exp.errors import UserError
+
 
 class Tag(NamedTuple):
     """A word or two for something in a picture, and the tagger's confidence in [0, 1]."""
@@ -44,3 +46,7 @@ class Tagger(ABC):
     def of_photos(self, photos: Sequence[Photo], max_tags: int, *, like: Tensor) -> list[list[Tag]]:
         """Return the tags of whole photos, whatever their sizes; it runs where ``like`` is."""
         return [self(photo.load()[None].to(like.device), max_tags)[0] for photo in photos]
+
+    def image_embeds(self, images: Tensor) -> Tensor:
+        """Return the tagger's features (B, N, E) of images (B, 3, H, W) in [0, 1], where the images are; UserError where it has none."""
+        raise UserError("the method attends to features of the picture, which this tagger has none of: choose prompt=tagged or prompt=ram")

@@ -70,6 +70,10 @@ class CachedTagger(Tagger):
         ask = lambda missing: self.tagger.of_photos([photos[k] for k in missing], self.asked, like=like)  # noqa: E731
         return self._answers(keys, ask, max_tags)
 
+    def image_embeds(self, images: Tensor) -> Tensor:
+        """Return the tagger's own features: they are too large to be kept."""
+        return self.tagger.image_embeds(images)
+
     def _answers(self, keys: list[str], ask: Callable[[list[int]], list[list[Tag]]], max_tags: int) -> list[list[Tag]]:
         missing = self._missing(keys)
         if missing:

@@ -78,9 +78,12 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(_HEAD, NUM_CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._fc(self.features(x).mean(dim=(2, 3)))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, (B, 1280, 7, 7), of pictures as the network takes them."""
         x = F.relu6(self._bn0(self._conv_stem(x)))
-        x = F.relu6(self._bn1(self._conv_head(self._blocks(x))))
-        return self._fc(x.mean(dim=(2, 3)))
+        return F.relu6(self._bn1(self._conv_head(self._blocks(x))))
 
     def trunk(self, num_stages: int) -> nn.Sequential:
         """Return the first ``num_stages`` of the seven stages, with this network's layers; pictures of any size."""

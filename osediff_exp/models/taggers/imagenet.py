@@ -85,6 +85,13 @@ class ImageNetTagger(Tagger):
         rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         return [[Tag(imagenet_classes()[k], score) for k, score in zip(*row, strict=True)] for row in rows]
 
+    def image_embeds(self, images: Tensor) -> Tensor:
+        """Return 50 tokens of 1280 channels of images (B, 3, H, W) in [0, 1]: the mean of the last feature map, then its 7 x 7 places."""
+        self.network.to(images.device)
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            places = self.network.features(prepare(images)).flatten(2).transpose(1, 2)
+            return torch.cat([places.mean(dim=1, keepdim=True), places], dim=1)
+
 
 class ImageNetPrompt(TaggedPrompt):
     """:class:`TaggedPrompt` with :class:`ImageNetTagger`: the third arm of the paper's Table 4 without a download.

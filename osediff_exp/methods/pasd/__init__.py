@@ -1,0 +1,1 @@
+"""PASD: pixel-aware Stable Diffusion (Yang et al., ECCV 2024, arXiv 2308.14469)."""
