@@ -36,6 +36,12 @@ EVERY_OPTION = [
     ["task=benchmark", "data=drealsr"],
     ["task=complexity", "data=div2k_val"],
     ["task=doctor"],
+    ["method=stablesr"],
+    ["method=diffbir"],
+    ["method=seesr", "task=restore"],
+    ["method=pasd"],
+    ["method=resshift"],
+    ["method=sinsr"],
 ]
 
 
@@ -64,7 +70,7 @@ def test_every_key_has_a_rule_that_its_default_keeps(overrides: list[str]) -> No
 
 def test_every_option_of_every_group_is_among_them() -> None:
     chosen = " ".join(text for overrides in EVERY_OPTION for text in overrides)
-    for group in ("backbone", "trainer", "data", "prompt", "degradation", "loss/terms", "task", "metrics"):
+    for group in ("backbone", "method", "trainer", "data", "prompt", "degradation", "loss/terms", "task", "metrics"):
         for path in (conf_dir() / group).glob("[a-z]*.yaml"):
             defaults = ("tiny", "cpu", "sample", "fixed", "osediff", "mse", "vsd", "offline", "basic", "train")
             assert path.stem in chosen or path.stem in defaults, path

@@ -9,7 +9,7 @@ import re
 from fnmatch import fnmatchcase
 from functools import cache
 
-from osediff_exp.cli.schema import photos, tasks, training
+from osediff_exp.cli.schema import methods, photos, tasks, training
 from osediff_exp.cli.schema.rules import Rule, flag, text, word
 
 OPEN_DICTS = (
@@ -45,6 +45,7 @@ RULES: dict[str, Rule] = {
     "**._partial_": flag(),
     "**._convert_": word("none", "partial", "object", "all"),
     **training.RULES,
+    **methods.RULES,
     **photos.RULES,
     **tasks.RULES,
 }
