@@ -9,6 +9,8 @@ import torch
 from chain_parts import normal
 from torch import Tensor, nn
 
+from osediff_exp.errors import UserError
+from osediff_exp.methods.carried_maps import CarriedMaps, trainable_input
 from osediff_exp.methods.dense_blocks import DenseBlock, ResidualDenseBlock
 from osediff_exp.methods.stablesr.encoder import TimeAwareEncoder, encoder_width
 from osediff_exp.methods.stablesr.fusing import FusedBlock, add_fusion, set_fusion_weight
@@ -119,6 +121,17 @@ def test_spade_is_h_plus_norm_times_gamma_plus_beta() -> None:
     torch.testing.assert_close(spade(hidden, structure), spade.norm(hidden) * (1 + spade.gamma(inner)) + spade.beta(inner))
 
 
+def test_a_norm_that_trains_takes_a_photo_s_memory_format() -> None:
+    """In torch 2.13 a GroupNorm's backward pass on channels-last features without a gradient ends the process."""
+    frozen = normal(2, 4, 5, 5).half().to(memory_format=torch.channels_last)
+    assert trainable_input(frozen).is_contiguous()
+    assert trainable_input(frozen).dtype == torch.float32
+    spade = Spade(channels=4, map_channels=6, hidden=3, groups=2)
+    wake(spade)
+    spade(frozen, normal(2, 6, 5, 5, seed=1)).float().square().sum().backward()
+    assert bool(spade.norm.weight.grad.abs().sum() > 0)
+
+
 def test_the_encoder_knows_the_timestep_and_halves_each_level() -> None:
     torch.manual_seed(0)
     encoder = TimeAwareEncoder(in_channels=4, width=8, levels=3, groups=4)
@@ -133,9 +146,6 @@ def test_the_released_proportions() -> None:
 
 
 def test_a_unet_without_resblocks_is_named() -> None:
-    from osediff_exp.errors import UserError
-    from osediff_exp.methods.carried_maps import CarriedMaps
-
     with pytest.raises(UserError, match=r"method=stablesr needs a U-Net of ResnetBlock2D blocks"):
         modulate(nn.Linear(2, 2), maps=CarriedMaps(), map_channels=8, groups=4)
 
