@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from osediff_exp.cli.keys import all_keys, did_you_mean, dotted, exists
 from osediff_exp.cli.messages import no_such_option
@@ -40,9 +40,12 @@ def check(composer: Composer, overrides: list[str]) -> DictConfig:
     """Compose ``overrides`` (no sweeps among them), raise UserError for the first mistake, and return the whole configuration."""
     reference = check_keys(composer, overrides)
     config = composer.whole(overrides)
+    if not OmegaConf.is_dict(config.get("task")) or "name" not in config.task:
+        raise UserError("task has no name: choose one with task=NAME, as --help lists them")
     _check_tree(composer, config, reference, _Origin(composer.parse(overrides)))
     _check_targets(config)
     _check_missing(config)
+    _check_logging(config)
     return config
 
 
@@ -147,6 +150,12 @@ def resolved(config: DictConfig, key: str, raw: Any) -> Any:
         value = OmegaConf.select(config, key)
     except InterpolationKeyError as error:
         raise UserError(f"{key}={raw}: {str(error).splitlines()[0]}.{_nearest_reference(config, str(raw))}") from None
+    except InterpolationToMissingValueError:
+        return MISSING
+    except InterpolationResolutionError as error:
+        if "HydraConfig" in str(error):  # ${hydra:...}: a running job's
+            return MISSING
+        raise UserError(f"{key}={raw}: {str(error).splitlines()[0]}") from None
     except OmegaConfBaseException:
         return MISSING
     if value is None and raw == MISSING:
@@ -158,6 +167,13 @@ def _nearest_reference(config: DictConfig, raw: str) -> str:
     return did_you_mean(raw.strip("${}"), all_keys(_own(config)))
 
 
+def _check_logging(config: DictConfig) -> None:
+    for name in ("job_logging", "hydra_logging"):
+        settings = OmegaConf.select(config, f"hydra.{name}")
+        if settings is not None and (not OmegaConf.is_dict(settings) or settings.get("version") != 1):
+            raise UserError(f"hydra.{name}.version must be 1, as Python's logging wants it: leave it as it is")
+
+
 def _check_targets(config: DictConfig) -> None:
     plain = _plain(config)
     hydra = plain.pop("hydra", {})
@@ -165,7 +181,8 @@ def _check_targets(config: DictConfig) -> None:
     found = [(key, path, (*TARGETS, *own)) for key, path in target_paths(plain)]
     found += [("task.function", str(plain.get("task", {}).get("function", "")), (*TARGETS, *own))]
     for part in ("callbacks", "launcher", "sweeper"):
-        found += [(key, path, (*HYDRA_TARGETS, *own)) for key, path in target_paths(hydra.get(part) or {}, f"hydra.{part}.")]
+        allowed = (*HYDRA_TARGETS, *own) if part == "callbacks" else HYDRA_TARGETS  # Hydra takes no other launchers and sweepers
+        found += [(key, path, allowed) for key, path in target_paths(hydra.get(part) or {}, f"hydra.{part}.")]
     for key, raw, allowed in found:
         path = str(resolved(config, key, raw)) if "${" in raw else raw
         if problem := target_problem(path) or foreign_problem(path, allowed):

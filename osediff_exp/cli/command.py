@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import contextmanager
@@ -51,7 +52,12 @@ def _launch(conf: Path, arguments: Arguments) -> int:
     from osediff_exp.cli.preflight import make_plan
     from osediff_exp.cli.ranks import process_rank
 
-    plan = make_plan(conf, arguments)
+    try:
+        plan = make_plan(conf, arguments)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UserError("a name on the command line is longer than a file's may be: shorten it") from error
     if arguments.flags or process_rank() > 0:
         _call_hydra(conf, [*arguments.flags, *plan.overrides])
         return 0
