@@ -14,7 +14,7 @@ from osediff_exp.checkpoints import named
 from osediff_exp.checkpoints.fitting import trained_tensors
 from osediff_exp.checkpoints.loading import load_checkpoint
 from osediff_exp.checkpoints.lora_folder import UNET_FILE, write_lora_folder
-from osediff_exp.checkpoints.named import checkpoint_path, name_of
+from osediff_exp.checkpoints.named import checkpoint_path, embedded_names, name_of
 from osediff_exp.checkpoints.starting import start_from
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
@@ -97,3 +97,13 @@ def test_a_start_on_another_backbone_says_that_null_starts_from_nothing(train: T
     other = random_backbone(tmp_path / "other", seed=1)
     with pytest.raises(UserError, match=r"init=.*lora: .*another backbone .*or start from nothing with init=null"):
         start_from(tmp_path / "lora", generator(other), other, {})
+
+
+def test_the_package_carries_a_restorer_and_a_start_of_at_most_four_megabytes() -> None:
+    assert embedded_names() == ["embedded", "embedded:start"]
+    for name in embedded_names():
+        folder = checkpoint_path(name)
+        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4e6
+        loaded = load_checkpoint(name)
+        assert loaded.steps > 0
+        assert loaded.backbone.source == "embedded:tiny"
