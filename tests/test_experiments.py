@@ -187,7 +187,7 @@ def test_the_seven_systems_share_data_start_and_budget(scale: str) -> None:
     found = configs("paper_tables", scale)
     assert {config.method.published.row for config in found} == {row.method for row in published_complexity()}
     assert {(config.init, config.trainer.max_steps, config.trainer.batch_size, config.data.crop_size) for config in found} == {
-        (None, 14000, 4, 512) if scale == "sd21" else (None, 1500, 4, 96)
+        (None, 14000, 4, 512) if scale == "sd21" else (None, 750, 4, 96)
     }
     assert len({OmegaConf.to_yaml(config.degradation) for config in found}) == 1
 

@@ -29,6 +29,7 @@ _COSTS = {
     "train_seconds": "Training",
     "samples_seen": "Samples seen",
     "restore_seconds_per_image": "Seconds per image",
+    "restore_seconds": "Seconds per image",
     "sampling_steps": "Sampling steps",
     "own_sampling_steps": "... of the method by itself",
     "guidance": "Guidance",
