@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -32,8 +34,24 @@ def gpus(accelerator: str, devices: int) -> int | None:
     return devices if accelerator in ("gpu", "cuda") else None
 
 
+def steps(otherwise: int, *, _parent_: Any) -> int:
+    """Return the optimizer steps that the ``trainer`` node around the reference allows: its budget's, ``otherwise`` without a budget."""
+    budget = _parent_.get("budget_samples")
+    return otherwise if budget is None else steps_within(budget, _parent_)
+
+
+def steps_within(budget: int, trainer: Any) -> int:
+    """Return how many steps see at most ``budget`` samples (one at least), counted as result.json's ``samples_seen`` is."""
+    per_step = [trainer.get(key) or 1 for key in ("batch_size", "accumulate", "critic_updates", "devices", "num_nodes")]
+    return max(1, int(budget) // math.prod(int(factor) for factor in per_step))
+
+
 def register_resolvers() -> None:
-    """Make ``${slug:...}``, ``${times:...}`` and ``${gpus:...}`` known in this process (a launcher's imports the job's module)."""
+    """Make ``${slug:...}``, ``${times:...}``, ``${gpus:...}`` and ``${steps:...}`` known in this process.
+
+    A launcher's process imports the job's module, which calls this.
+    """
     OmegaConf.register_new_resolver("slug", slug, replace=True)
     OmegaConf.register_new_resolver("times", times, replace=True)
     OmegaConf.register_new_resolver("gpus", gpus, replace=True)
+    OmegaConf.register_new_resolver("steps", steps, replace=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -97,6 +98,16 @@ class Generator(nn.Module, ABC):
         for key, value, own in (("steps", steps, self.steps), ("guidance", guidance, self.guidance)):
             if value is not None and value != own:
                 raise UserError(f"{key}={value} is not possible: {type(self).__name__} samples with {key}={own} only; set {key}=null")
+
+    @contextmanager
+    def sampling_in_at_most(self, steps: int | None) -> Iterator[int]:
+        """Sample in at most ``steps`` steps for a while (None: as before), and yield in how many."""
+        own = self.steps
+        self.set_sampling(steps=own if steps is None else min(own, steps))
+        try:
+            yield self.steps
+        finally:
+            self.set_sampling(steps=own)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return each trainable parameter once."""

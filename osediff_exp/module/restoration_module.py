@@ -52,6 +52,7 @@ class RestorationModule(pl.LightningModule):
         log_every: steps between rows of the log.
         max_bad_steps: steps in a row with a loss or gradient that is not finite that end the training; each is skipped.
         record: plain data of the run that every checkpoint carries: ``config`` and ``versions``.
+        val_steps: at most this many sampling steps for a validation picture; None: as many as the generator takes by itself.
         open_features: returns where text features of earlier runs are kept, called at the first prompt; None: nowhere.
     """
 
@@ -71,6 +72,7 @@ class RestorationModule(pl.LightningModule):
         log_every: int = 10,
         max_bad_steps: int = 10,
         record: Mapping[str, Any] | None = None,
+        val_steps: int | None = None,
         train_image: str = "hq",
         test_image: str = "lq",
         open_features: Callable[[], FeatureStore] | None = None,
@@ -85,7 +87,7 @@ class RestorationModule(pl.LightningModule):
         self.scores = ValidationScores(metrics)
         self.prompts, self.negative_prompt = BatchPrompts(prompts, train_image=train_image, test_image=test_image), negative_prompt
         self.seed, self.max_steps, self.accumulate, self.clip_norm, self.log_every = seed, max_steps, accumulate, clip_norm, log_every
-        self.critic_updates = critic_updates
+        self.critic_updates, self.val_steps = critic_updates, val_steps
         self.record = dict(record or {})
         if critic_updates > 1 and not any(group.every_round for group in method.groups().values()):
             raise UserError(
@@ -107,6 +109,12 @@ class RestorationModule(pl.LightningModule):
     def generator(self) -> Generator:
         """What the method trains, and what restores."""
         return self.method.generator
+
+    @property
+    def val_sampling_steps(self) -> int:
+        """How many steps a validation picture is sampled in: what the figures of quality were reached with."""
+        with self.generator.sampling_in_at_most(self.val_steps) as steps:
+            return steps
 
     @property
     def per_image(self) -> list[dict[str, Any]]:
@@ -245,7 +253,8 @@ class RestorationModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         self._restoring.start()
-        restored = self.restore(batch["lq"], self.prompts.testing(batch), batch["name"])
+        with self.generator.sampling_in_at_most(self.val_steps):
+            restored = self.restore(batch["lq"], self.prompts.testing(batch), batch["name"])
         output = ((restored.image + 1) / 2).mul(255).round().div(255)
         if output.is_cuda:
             torch.cuda.synchronize()

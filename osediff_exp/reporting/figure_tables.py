@@ -27,10 +27,16 @@ _ENVIRONMENT = {
 # The costs people ask for, in this order, with their headings; other numbers stand under "other figures".
 _COSTS = {
     "train_seconds": "Training",
+    "samples_seen": "Samples seen",
     "restore_seconds_per_image": "Seconds per image",
+    "restore_seconds": "Seconds per image",
+    "sampling_steps": "Sampling steps",
+    "own_sampling_steps": "... of the method by itself",
+    "guidance": "Guidance",
     "prompt_seconds_per_image": "... of these for the tags (first time)",
     "seconds": "Whole run",
     "peak_memory_gib": "Peak memory (GiB)",
+    "params_total": "Parameters",
     "params_trainable": "Trainable parameters",
     "trainable_parameters": "Trainable parameters",
     "params_trainable_generator": "... of the generator",

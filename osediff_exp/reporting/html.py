@@ -16,6 +16,7 @@ from osediff_exp.reporting.labels import in_short
 from osediff_exp.reporting.page_cards import cards
 from osediff_exp.reporting.page_curves import curve_sections, planes
 from osediff_exp.reporting.page_tables import published_table, result_cell, strips
+from osediff_exp.reporting.paper_costs import ABOUT, paper_costs
 from osediff_exp.reporting.run_folders import missing_jobs
 from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, marks_meaning, method_note
 
@@ -49,6 +50,8 @@ def render_page(comparison: Comparison, pictures: Pictures) -> str:
         embedded=embed(pictures),
         figures=_figures_of_pictures(pictures, comparison.metrics),
         costs=cost_table(comparison),
+        paper_costs=paper_costs(comparison),
+        about_paper_costs=ABOUT,
         others=other_figures(comparison),
         configurations=in_short(comparison.config_differences),
         shared_machines={key: values[0] for key, values in machines.items() if len(set(values)) == 1},

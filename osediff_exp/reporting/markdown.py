@@ -8,6 +8,7 @@ from osediff_exp.reporting.commands import run_command
 from osediff_exp.reporting.figure_tables import cost_table, environment_table
 from osediff_exp.reporting.figures import metric_named, show_figure, show_interval
 from osediff_exp.reporting.labels import in_short
+from osediff_exp.reporting.paper_costs import ABOUT, paper_costs
 from osediff_exp.reporting.run_folders import missing_jobs
 from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, method_note, show_claim, show_difference
 
@@ -35,7 +36,7 @@ def render_markdown(comparison: Comparison, *, has_grid: bool) -> str:
     ]
     if has_grid:
         parts.append(f"![The same pictures restored by every arm](<{comparison.grid.name}>)")
-    parts += [_costs(comparison), _configurations(comparison), _environment(comparison), _origin(comparison)]
+    parts += [_costs(comparison), _paper_costs(comparison), _configurations(comparison), _environment(comparison), _origin(comparison)]
     parts += [f"The whole report: [{comparison.page.name}]({comparison.page.name})"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -125,6 +126,13 @@ def _costs(comparison: Comparison) -> str:
     table = cost_table(comparison)
     lines = [[escape(row.label), *(values[place][0] for values in table.values())] for place, row in enumerate(comparison.arms)]
     return "## Cost\n\n" + _markdown(["Arm", *table], lines) if table else ""
+
+
+def _paper_costs(comparison: Comparison) -> str:
+    titles, rows = paper_costs(comparison)
+    lines = [[escape(label), *(f"{measured} ({printed})" for measured, printed in pairs)] for label, pairs in rows]
+    heading = "### Measured, and in brackets the paper's Table 2"
+    return "\n\n".join([heading, _markdown(["Arm", *titles], lines), escape(ABOUT)]) if lines else ""
 
 
 def _configurations(comparison: Comparison) -> str:

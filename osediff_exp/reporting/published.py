@@ -31,6 +31,11 @@ def published_rows(dataset: str) -> list[PublishedRow]:
     return [_row(row) for row in rows]
 
 
+def published_sets() -> list[str]:
+    """Return the test sets of the main comparison."""
+    return list(dict.fromkeys(row["dataset"] for row in read_table("paper_tables.csv")))
+
+
 def published_complexity() -> list[PublishedRow]:
     """Return Table 2: ``time_s_a100`` in s, ``macs_g`` in 10^9, ``params_m`` and ``trainable_m`` in 10^6, for a 512 px output."""
     return [_row(row) for row in read_table("paper_complexity.csv")]

@@ -19,7 +19,7 @@ class ReportSettings:
         title, question: printed at the top.
         labels: override ("lambda2=0") -> what people call the arm, or key ("generator.timestep") -> what people call the setting.
         baseline: label of the row that every arm is tested against; empty: the first arm. "bicubic" is allowed.
-        published: arm label -> row of ``data/paper_ablations.csv`` ("T3/VSD in latent space"), or a mapping metric key -> figure
+        published: arm label -> row of the paper's tables ("T3/VSD in latent space", "T1/RealSR/SeeSR"), or a mapping metric key -> figure
             with an optional "source".
     """
 

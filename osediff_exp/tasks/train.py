@@ -22,6 +22,7 @@ from osediff_exp.checkpoints.own import run_record
 from osediff_exp.checkpoints.starting import start_from
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.complexity import measure_parameters
 from osediff_exp.module import RestorationModule
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
@@ -101,6 +102,7 @@ def build_module(config: DictConfig, backbone: Backbone, run_dir: Path | None = 
         clip_norm=config.trainer.clip_norm,
         log_every=config.trainer.log_every,
         max_bad_steps=config.trainer.max_bad_steps,
+        val_steps=config.trainer.val_steps,
         record=run_record(OmegaConf.to_container(config, resolve=True, enum_to_str=True)),
         open_features=feature_store(config, backbone),
     )
@@ -173,7 +175,8 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
         | {f"params_trainable_{name}": count for name, count in parameters.items()}
         | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size // module.critic_updates}
         | {"samples_seen": module.steps_taken * data.global_batch_size}
-        | {"sampling_steps": module.generator.steps, "guidance": module.generator.guidance}
+        | {"params_total": measure_parameters(module.backbone, module.generator).total}
+        | {"sampling_steps": module.val_sampling_steps, "own_sampling_steps": module.generator.steps, "guidance": module.generator.guidance}
         | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
         | {"device": _device(module.trainer), "os": platform.platform()}
         | module.prompt_figures()

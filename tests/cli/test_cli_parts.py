@@ -18,12 +18,26 @@ from osediff_exp.cli.job import job
 from osediff_exp.cli.keys import did_you_mean, exists
 from osediff_exp.cli.ranks import process_rank
 from osediff_exp.cli.records import exit_status, write_result, write_text
-from osediff_exp.cli.resolvers import register_resolvers, slug
+from osediff_exp.cli.resolvers import register_resolvers, slug, steps_within
 from osediff_exp.cli.targets import target_paths, target_problem
 from osediff_exp.cli.types import value_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def test_a_budget_allows_the_steps_that_see_at_most_so_many_samples() -> None:
+    assert steps_within(1000, {"batch_size": 4}) == 250
+    assert steps_within(1000, {"batch_size": 4, "accumulate": 2, "critic_updates": 3, "devices": 2, "num_nodes": 2}) == 10  # 96 a step
+    assert steps_within(3, {"batch_size": 4}) == 1
+
+
+@pytest.mark.parametrize(("budget", "expected"), [("null", 40), ("100", 12)])
+def test_max_steps_follows_from_a_budget_in_the_trainer_s_own_node(budget: str, expected: int) -> None:
+    register_resolvers()
+    config = OmegaConf.create(f"trainer: {{budget_samples: {budget}, batch_size: 8, max_steps: '${{steps:40}}'}}")
+    assert config.trainer.max_steps == expected
+    assert OmegaConf.to_container(config, resolve=True)["trainer"]["max_steps"] == expected  # type: ignore[index, call-overload]
 
 
 def test_slugs_are_safe_and_bounded_and_distinct() -> None:

@@ -42,6 +42,8 @@ EVERY_OPTION = [
     ["method=pasd"],
     ["method=resshift"],
     ["method=sinsr"],
+    ["method=diffbir_cleaning", "trainer=budget"],
+    ["method=stablesr_cfw"],
 ]
 
 
@@ -119,6 +121,10 @@ def test_values_inside_pass() -> None:
 
 
 RELATIONS = [
+    (
+        {"trainer.budget_samples": 1000, "trainer.max_steps": 5, "trainer.batch_size": 4, "trainer.accumulate": 2, "trainer.devices": 3},
+        "trainer.max_steps=5, but trainer.budget_samples=1000 allows 41: leave one of them out",
+    ),
     (
         {"data.crop_size": 96, "degradation.scale": 5},
         "data.crop_size=96 must be a multiple of 40 (of 8 and degradation.scale=5); the nearest is 80",

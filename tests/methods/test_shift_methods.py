@@ -38,6 +38,20 @@ def restorer(backbone: Backbone, generator: Any, **settings: Any) -> Restorer:
 # ---- training
 
 
+def test_a_generator_samples_in_fewer_steps_for_a_while(backbone: Backbone) -> None:
+    """What a validation does: never more steps than its own, and its own again afterwards, whatever happens."""
+    generator = make_resshift(backbone).generator
+    for most, taken in ((None, 4), (3, 3), (200, 4)):
+        with generator.sampling_in_at_most(most) as steps:
+            assert (steps, generator.steps) == (taken, taken)
+        assert generator.steps == 4
+    with pytest.raises(KeyError), generator.sampling_in_at_most(2):
+        raise KeyError
+    assert generator.steps == 4
+    with make_sinsr(backbone).generator.sampling_in_at_most(10) as steps:
+        assert steps == 1
+
+
 def test_from_the_priors_weights_the_network_starts_as_the_prior(backbone: Backbone) -> None:
     """The new input channels are zero: whatever y is, the U-Net computes what the prior does without a text."""
     generator = make_resshift(backbone, from_scratch=False).generator

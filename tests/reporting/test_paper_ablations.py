@@ -7,6 +7,7 @@ from sweep_folders import make_seed_sweep
 
 from osediff_exp.reporting.comparison import ReportSettings, compare
 from osediff_exp.reporting.paper_ablations import published_for
+from osediff_exp.reporting.paper_costs import paper_costs
 from osediff_exp.reporting.published import published_rows, read_table
 from osediff_exp.reporting.settings import ReportSettings as Settings
 from osediff_exp.reporting.writing import write_comparison
@@ -41,7 +42,7 @@ def test_what_fits_nothing_is_a_note_with_the_nearest_name() -> None:
     assert found == {}
     assert notes == [
         "report.published: 'with VDS' is the label of no arm. Did you mean 'with VSD'?",
-        "report.published: there is no row 'T3/GANN' in paper_ablations.csv. Did you mean 'T3/GAN'?",
+        "report.published: there is no row 'T3/GANN' in the paper's tables. Did you mean 'T3/GAN'?",
     ]
 
 
@@ -65,3 +66,20 @@ def test_published_digits_and_remarks_are_kept_in_every_report(tmp_path: Path) -
     assert "with VSD & 25.00 & 0.2760 & 67.29 & 0.6254 &" in latex
     assert all("does not converge" in text for text in (markdown, latex, page))
     assert published_for(["a"], {"a": "T5/VAE rank 4"})[0]["a"].show("niqe") == "5.6479"
+
+
+def test_a_method_brings_its_rows_of_table_1_and_table_2(tmp_path: Path) -> None:
+    wanted = {"without VSD": "T1/RealSR/SinSR", "with VSD": "T3/GAN"}
+    comparison = write_comparison(make_seed_sweep(tmp_path), ReportSettings(published=wanted))
+    markdown, page = comparison.markdown.read_text(), comparison.page.read_text()
+    assert "| without VSD: SinSR | 26.28 | 0.7347 | 0.3188 |" in markdown
+    titles, rows = paper_costs(comparison)
+    assert titles == ["Sampling steps", "Seconds per picture", "Parameters (M)", "Trained parameters (M)"]
+    assert [label for label, _ in rows] == ["without VSD"]  # GAN is none of the paper's methods
+    assert [printed for _, printed in rows[0][1]] == ["1", "0.13", "119", "118.6"]
+    assert all("Table 2" in text and "0.13" in text for text in (markdown, page))
+    assert published_for(["a"], {"a": "T1/RealSR/OSEDif"})[1][0].endswith("Did you mean 'T1/RealSR/OSEDiff'?")
+
+
+def test_no_costs_stand_beside_arms_that_are_no_methods(tmp_path: Path) -> None:
+    assert paper_costs(compare(make_seed_sweep(tmp_path))) == ([], [])

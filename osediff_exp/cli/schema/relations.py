@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from osediff_exp.cli.resolvers import steps_within
+
 Values = Mapping[str, Any]
 """A configuration's values by their full keys, groups included, with references followed."""
 
@@ -60,6 +62,8 @@ def _terms(values: Values) -> Iterator[str]:
     terms = {name: term for name, term in (values.get("loss.terms") or {}).items() if term is not None}
     if values.get("task.name") != "train" or "trainer.max_steps" not in values or "generator._target_" not in values:
         return
+    if not terms and values.get("method.name") not in (None, "osediff"):
+        return  # a method with a loss of its own takes none
     if all(values.get(f"loss.terms.{name}.weight") == 0 for name in terms):
         yield "no loss term is left: give at least one term in loss/terms a weight above 0"
     rounds = values.get("trainer.critic_updates")
@@ -67,8 +71,18 @@ def _terms(values: Values) -> Iterator[str]:
         yield f"trainer.critic_updates={rounds}, but no loss term has a network to update: add one (vsd), or set it to 1"
 
 
+def _budgets(values: Values) -> Iterator[str]:
+    """Where a budget is set, the steps are the budget's: two answers to one question would hide one of them."""
+    budget, steps = values.get("trainer.budget_samples"), values.get("trainer.max_steps")
+    if not isinstance(budget, int) or not isinstance(steps, int):
+        return
+    allowed = steps_within(budget, {key.removeprefix("trainer."): value for key, value in values.items() if key.startswith("trainer.")})
+    if steps != allowed:
+        yield f"trainer.max_steps={steps}, but trainer.budget_samples={budget} allows {allowed}: leave one of them out"
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (_sides, _ends, _overlaps, _sums, _terms)
+_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (_sides, _ends, _overlaps, _sums, _terms, _budgets)

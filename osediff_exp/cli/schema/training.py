@@ -29,6 +29,7 @@ RULES: dict[str, Rule] = {
     "max_megapixels": number(0.0, 1e6, open="("),
     "packages": several(text(empty=False)),
     # trainer
+    "trainer.budget_samples": whole(1, null=True),
     "trainer.max_steps": whole(1),
     "trainer.batch_size": whole(1, 65536),
     "trainer.accumulate": whole(1, 65536),
@@ -43,6 +44,7 @@ RULES: dict[str, Rule] = {
     "trainer.ema_decay": number(0.0, 1.0, open=")", null=True),
     "trainer.log_every": whole(1),
     "trainer.validate_every": whole(1),
+    "trainer.val_steps": whole(1, 1000, null=True),
     "trainer.checkpoint_every": whole(1),
     # loss terms
     "loss.terms.*.weight": WEIGHT,
