@@ -181,8 +181,7 @@ def _check_targets(config: DictConfig) -> None:
     found = [(key, path, (*TARGETS, *own)) for key, path in target_paths(plain)]
     found += [("task.function", str(plain.get("task", {}).get("function", "")), (*TARGETS, *own))]
     for part in ("callbacks", "launcher", "sweeper"):
-        allowed = (*HYDRA_TARGETS, *own) if part == "callbacks" else HYDRA_TARGETS  # Hydra takes no other launchers and sweepers
-        found += [(key, path, allowed) for key, path in target_paths(hydra.get(part) or {}, f"hydra.{part}.")]
+        found += [(key, path, (*HYDRA_TARGETS, *own)) for key, path in target_paths(hydra.get(part) or {}, f"hydra.{part}.")]
     for key, raw, allowed in found:
         path = str(resolved(config, key, raw)) if "${" in raw else raw
         if problem := target_problem(path) or foreign_problem(path, allowed):

@@ -92,7 +92,7 @@ def check_plan(arguments: list[str], workplace: Path) -> str:
         line = "plan"
     except UserError as error:
         line = str(error)
-    assert time.process_time() - started < (2 if "-m" not in arguments else 10), arguments
+    assert time.process_time() - started < (5 if "-m" not in arguments else 10), arguments  # 2 s on an idle machine
     assert line, arguments
     assert "\n" not in line, arguments
     assert "Traceback" not in line, arguments

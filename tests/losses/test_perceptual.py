@@ -145,7 +145,7 @@ def test_the_term_files_take_lambda1() -> None:
 
 @pytest.fixture
 def random_alexnet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    pytest.importorskip("lpips", reason="needs the extra osediff-exp[lpips]")
+    pytest.importorskip("lpips", reason="needs the package lpips")
     from torchvision.models import _api, alexnet
 
     with torch.device("meta"):
@@ -177,7 +177,7 @@ def test_lpips_equals_the_package_and_keeps_dropout_off() -> None:
 
 
 def test_a_trunk_out_of_reach_says_where_to_put_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("lpips", reason="needs the extra osediff-exp[lpips]")
+    pytest.importorskip("lpips", reason="needs the package lpips")
     from torchvision.models import _api
 
     def no_network(*args: object, **kwargs: object) -> None:
@@ -193,7 +193,7 @@ def test_a_trunk_out_of_reach_says_where_to_put_it(monkeypatch: pytest.MonkeyPat
     assert "\n" not in message
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(UserError, match=r"pip install osediff-exp\[lpips\]"):
+    with pytest.raises(UserError, match="pip install lpips"):
         LPIPSLoss(weight=1.0, net="alex")

@@ -41,7 +41,7 @@ def test_sd21_beside_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_the_rank_and_the_terms_are_the_configurations(tmp_path: Path) -> None:
     figures = complexity.run(configuration("backbone=tiny", "complexity.size=64"), tmp_path)
-    halved = complexity.run(configuration("backbone=tiny", "complexity.size=64", "generator.unet_rank=2", "lambda2=0"), tmp_path)
+    halved = complexity.run(configuration("backbone=tiny", "complexity.size=64", "generator.unet_rank=8", "lambda2=0"), tmp_path)
     assert halved["params_lora_unet"] == figures["params_lora_unet"] / 2  # type: ignore[operator]
     assert halved["params_lora_vae_encoder"] == figures["params_lora_vae_encoder"]
     assert halved["params_score_trainable"] == 0

@@ -34,7 +34,7 @@ def configuration(backbone_folder: Path, task: str, *overrides: str) -> DictConf
 def run_folder(backbone: Backbone, backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder whose checkpoint task=train's own module wrote."""
     folder = tmp_path_factory.mktemp("run")
-    module = build_module(configuration(backbone_folder, "train", "loss/terms=[mse]"), backbone)
+    module = build_module(configuration(backbone_folder, "train", "loss/terms=[mse]", "generator.alpha=fixed"), backbone)
     wake_lora(module.generator)
     module.steps_taken = 12
     checkpoint = {"state_dict": module.state_dict()}
@@ -72,7 +72,7 @@ def test_the_runs_whole_configuration_travels_in_its_checkpoint(run_folder: Path
 def test_a_released_file_takes_the_settings_of_the_command(run_folder: Path, backbone_folder: Path, tmp_path: Path) -> None:
     released = tmp_path / "osediff.pkl"
     for checkpoint, form, output in ((run_folder, "released", released), (released, "lora", tmp_path / "lora")):
-        settings = [f"checkpoint={checkpoint}", f"format={form}", f"output={output}", "generator.timestep=77"]
+        settings = [f"checkpoint={checkpoint}", f"format={form}", f"output={output}", "generator.timestep=77", "generator.alpha=fixed"]
         export.run(configuration(backbone_folder, "export", *settings), tmp_path)
     loaded = load_checkpoint(tmp_path / "lora")
     assert loaded.generator.timestep == 77
