@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +183,14 @@ def test_the_score_networks_rates_follow_the_backbones() -> None:
 # ---- the seven systems
 
 
+@cache
+def seven(scale: str) -> tuple[DictConfig, ...]:
+    return tuple(configs("paper_tables", scale))
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_seven_systems_share_data_start_and_budget(scale: str) -> None:
-    found = configs("paper_tables", scale)
+    found = seven(scale)
     assert {config.method.published.row for config in found} == {row.method for row in published_complexity()}
     assert {(config.init, config.trainer.max_steps, config.trainer.batch_size, config.data.crop_size) for config in found} == {
         (None, 14000, 4, 512) if scale == "sd21" else (None, 750, 4, 96)
@@ -194,7 +200,7 @@ def test_the_seven_systems_share_data_start_and_budget(scale: str) -> None:
 
 def test_a_stage_comes_after_the_ones_that_it_needs() -> None:
     stages: list[Any] = []
-    for config in configs("paper_tables", "tiny"):
+    for config in seven("tiny"):
         own = {"method": config.method.name, "stage": config.method.stage}
         made_by = [dict(other) for other in (config.method.get("made_by") or {}).values()]
         assert all(other in stages for other in made_by if other != own)
@@ -204,7 +210,7 @@ def test_a_stage_comes_after_the_ones_that_it_needs() -> None:
 
 def test_the_experiment_names_every_arm_and_its_row() -> None:
     """Labels and published rows fit: a report of the whole sweep has no note about them."""
-    report = configs("paper_tables", "tiny")[0].report
+    report = seven("tiny")[0].report
     with open_composer(CONF, []) as composer:
         names = [arm[0] for arm in arms(composer, ["+experiment=paper_tables"])]
     assert list(report.labels) == names
