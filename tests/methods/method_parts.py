@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_parts import make_data, make_module, make_trainer
+from tiny_parts import largest_difference, make_data, make_module, make_trainer, trainable
 
+from osediff_exp.callbacks.checkpoint import LastCheckpoint
+from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.methods.base import Method, Parts
 from osediff_exp.methods.resshift.generator import ResShiftGenerator
 from osediff_exp.methods.resshift.method import ResShift
@@ -51,3 +54,19 @@ def batch_of(backbone: Backbone, folder: Path, method: Method) -> Any:
     data = make_data(folder / "photos", batch_size=2)
     data.setup("fit")
     return module._training_batch(next(iter(data.train_dataloader())))
+
+
+def check_resuming(backbone: Backbone, folder: Path, make: Callable[[Backbone], Method]) -> None:
+    """Assert that two steps in one run and in two give the same weights and the same average, and that they train something."""
+
+    def arm(place: Path, max_steps: int, ckpt_path: str | None = None) -> tuple[RestorationModule, GeneratorEMA]:
+        ema = GeneratorEMA(decay=0.9)
+        callbacks = [LastCheckpoint(every=1), ema]
+        return train(backbone, place, make(backbone), max_steps=max_steps, callbacks=callbacks, ckpt_path=ckpt_path), ema
+
+    whole, whole_ema = arm(folder / "whole", 2)
+    arm(folder / "parts", 1)
+    resumed, resumed_ema = arm(folder / "parts", 2, str(folder / "parts" / "checkpoints" / "last.ckpt"))
+    assert largest_difference(trainable(whole), trainable(resumed)) == 0
+    assert largest_difference(whole_ema.average, resumed_ema.average) == 0
+    assert largest_difference(trainable(whole.method), trainable(make(backbone))) > 1e-4

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from method_parts import batch_of, train
+from method_parts import batch_of, check_resuming
 from prior_method_parts import make_cleaning, make_diffbir, make_fusion, make_stablesr, wake
-from tiny_parts import largest_difference, make_terms, trainable
+from tiny_parts import make_terms
 from torch.nn import functional as F
 
-from osediff_exp.callbacks.checkpoint import LastCheckpoint
-from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.diffusion import add_noise
 from osediff_exp.errors import UserError
 from osediff_exp.methods.base import Method, Parts
@@ -79,17 +77,7 @@ def test_a_checkpoint_holds_what_an_untrained_copy_needs(backbone: Backbone, tmp
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_resumed_equals_uninterrupted_with_the_average(backbone: Backbone, tmp_path: Path, make: Any) -> None:
-    def arm(folder: Path, max_steps: int, ckpt_path: str | None = None) -> tuple[Any, GeneratorEMA]:
-        ema = GeneratorEMA(decay=0.9)
-        callbacks = [LastCheckpoint(every=1), ema]
-        return train(backbone, folder, make(backbone), max_steps=max_steps, callbacks=callbacks, ckpt_path=ckpt_path), ema
-
-    whole, whole_ema = arm(tmp_path / "whole", 2)
-    arm(tmp_path / "parts", 1)
-    resumed, resumed_ema = arm(tmp_path / "parts", 2, str(tmp_path / "parts" / "checkpoints" / "last.ckpt"))
-    assert largest_difference(trainable(whole), trainable(resumed)) == 0
-    assert largest_difference(whole_ema.average, resumed_ema.average) == 0
-    assert largest_difference(trainable(whole.method), trainable(make(backbone))) > 1e-4
+    check_resuming(backbone, tmp_path, make)
 
 
 def test_at_step_0_both_diffusion_losses_are_the_prior_s(backbone: Backbone, tmp_path: Path) -> None:

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from method_parts import ADAM, SHORT, batch_of, make_resshift, make_sinsr, train
-from tiny_parts import largest_difference, make_generator, make_method, make_terms, trainable
+from method_parts import ADAM, SHORT, batch_of, check_resuming, make_resshift, make_sinsr, train
+from tiny_parts import make_generator, make_method, make_terms
 
-from osediff_exp.callbacks.checkpoint import LastCheckpoint
-from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.checkpoints.base import Loaded
 from osediff_exp.checkpoints.loading import load_checkpoint
 from osediff_exp.checkpoints.weights_folder import write_weights_folder
@@ -113,17 +111,7 @@ def test_loss_terms_and_another_generator_are_refused(backbone: Backbone) -> Non
 
 @pytest.mark.parametrize("make", [make_resshift, make_sinsr])
 def test_resumed_equals_uninterrupted_with_the_average(backbone: Backbone, tmp_path: Path, make: Any) -> None:
-    def arm(folder: Path, max_steps: int, ckpt_path: str | None = None) -> tuple[Any, GeneratorEMA]:
-        ema = GeneratorEMA(decay=0.9)
-        callbacks = [LastCheckpoint(every=1), ema]
-        return train(backbone, folder, make(backbone), max_steps=max_steps, callbacks=callbacks, ckpt_path=ckpt_path), ema
-
-    whole, whole_ema = arm(tmp_path / "whole", 2)
-    arm(tmp_path / "parts", 1)
-    resumed, resumed_ema = arm(tmp_path / "parts", 2, str(tmp_path / "parts" / "checkpoints" / "last.ckpt"))
-    assert largest_difference(trainable(whole), trainable(resumed)) == 0
-    assert largest_difference(whole_ema.average, resumed_ema.average) == 0
-    assert largest_difference(trainable(whole), trainable(make(backbone))) > 1e-4
+    check_resuming(backbone, tmp_path, make)
 
 
 # ---- restoring

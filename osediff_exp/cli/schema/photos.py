@@ -11,19 +11,25 @@ PHOTOS = either(str, list, null=True, items=path())
 SIDE = whole(8, 65536, multiple=8)
 SIZES = several(whole(1, 255), 1)
 
+PAIRS: dict[str, Rule] = {
+    "crop_size": SIDE,
+    "val_size": SIDE,
+    "val_lr_root": path(null=True),
+    "val_hr_root": path(null=True),
+    "val_seed": SEED,
+    "val_first": whole(0, null=True),
+    "val_batch_size": whole(1, 65536),
+    "num_workers": whole(0, 1024),
+    "verify": word("header", "full"),
+    "bad_images": word("refuse", "skip"),
+    "cache_images": either(bool, int, float, low=0.0),
+    "reduce_to": whole(1, 65536, null=True),
+}
+"""What a datamodule takes, whatever its photos."""
+
 RULES: dict[str, Rule] = {
-    "data.crop_size": SIDE,
-    "data.val_size": SIDE,
-    "data.val_lr_root": path(null=True),
-    "data.val_hr_root": path(null=True),
-    "data.val_seed": SEED,
-    "data.val_first": whole(0, null=True),
-    "data.val_batch_size": whole(1, 65536),
-    "data.num_workers": whole(0, 1024),
-    "data.verify": word("header", "full"),
-    "data.bad_images": word("refuse", "skip"),
-    "data.cache_images": either(bool, int, float, low=0.0),
-    "data.reduce_to": whole(1, 65536, null=True),
+    **{f"{place}.{name}": rule for place in ("data", "data.datamodule") for name, rule in PAIRS.items()},  # the datamodule repeats them
+    "data.datamodule.val_?r_root": path(null=True),
     "data.root": PHOTOS,
     "data.val_root": PHOTOS,
     "data.lsdir_root": PHOTOS,
@@ -35,17 +41,6 @@ RULES: dict[str, Rule] = {
     "data.dataset": text(empty=False),
     "data.datamodule.train": several(group(), 1),
     "data.datamodule.val": several(group()),
-    # the datamodule repeats the keys above
-    "data.datamodule.crop_size": SIDE,
-    "data.datamodule.val_size": SIDE,
-    "data.datamodule.val_first": whole(0, null=True),
-    "data.datamodule.val_batch_size": whole(1, 65536),
-    "data.datamodule.num_workers": whole(0, 1024),
-    "data.datamodule.verify": word("header", "full"),
-    "data.datamodule.bad_images": word("refuse", "skip"),
-    "data.datamodule.cache_images": either(bool, int, float, low=0.0),
-    "data.datamodule.reduce_to": whole(1, 65536, null=True),
-    "data.datamodule.val_?r_root": path(null=True),
     # degradations
     "degradation.scale": whole(1, 64),
     "degradation.**sizes": SIZES,

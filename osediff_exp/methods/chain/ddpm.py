@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
 from itertools import pairwise
 from typing import final
 
@@ -16,9 +16,6 @@ from osediff_exp.methods.chain.sampler import Progress, Sampler
 from osediff_exp.methods.chain.spacing import Spacing, spaced_timesteps
 from osediff_exp.models.generator_base import Noise
 from osediff_exp.models.noise_schedule import NoiseSchedule
-
-Step = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""``step(z_t, x0, abar_t, abar_s)`` returns mean and standard deviation (a scalar) of z_s, s < t."""
 
 
 def posterior(z_t: Tensor, x0: Tensor, abar_t: Tensor, abar_s: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,9 +36,8 @@ def ddim_step(z_t: Tensor, x0: Tensor, abar_t: Tensor, abar_s: Tensor, *, eta: f
     return abar_s.sqrt() * x0 + direction * implied_eps(z_t, x0, abar_t), deviation
 
 
-@final
-class DDPMSampler(Sampler):
-    """Ancestral sampling over some of the timesteps, with the posterior's variance (StableSR's and DiffBIR's respaced chains).
+class SteppingSampler(Sampler):
+    """Goes from timestep to timestep by what x0 the network sees.
 
     Args:
         spacing: see :func:`osediff_exp.methods.chain.spacing.spaced_timesteps`.
@@ -50,6 +46,11 @@ class DDPMSampler(Sampler):
     def __init__(self, *, spacing: Spacing = "ends") -> None:
         self.spacing: Spacing = spacing
 
+    @abstractmethod
+    def step(self, z_t: Tensor, x0: Tensor, abar_t: Tensor, abar_s: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation (a scalar) of z_s, s < t."""
+
+    @torch.no_grad()
     def sample(
         self,
         denoise: Denoise,
@@ -62,56 +63,36 @@ class DDPMSampler(Sampler):
         progress: Progress | None = None,
     ) -> Tensor:
         timesteps = spaced_timesteps(start=schedule.num_steps - 1 if start is None else start, steps=steps, spacing=self.spacing)
-        return _walk(posterior, denoise, z, schedule=schedule, timesteps=timesteps, noise=noise, progress=progress)
+        # Figures of the schedule stay on the CPU, also where networks are built on the meta device.
+        abars = [*(schedule.abar(t) for t in timesteps), torch.ones((), dtype=torch.float64, device="cpu")]
+        z = z.float()
+        for done, (t, (abar_t, abar_s)) in enumerate(zip(timesteps, pairwise(abars), strict=True), 1):
+            output = denoise(z, torch.full((len(z),), t, device=z.device)).float()
+            z, deviation = self.step(z, predict_x0(z, output, abar_t, schedule.prediction_type), abar_t, abar_s)
+            if deviation > 0:
+                z = z + deviation * noise(f"step/{t}", tuple(z.shape[1:])).to(z)
+            if progress is not None:
+                progress(done, len(timesteps))
+        return z
 
 
 @final
-class DDIMSampler(Sampler):
-    """DDIM.
+class DDPMSampler(SteppingSampler):
+    """Ancestral sampling over some of the timesteps, with the posterior's variance (StableSR's and DiffBIR's respaced chains)."""
 
-    Args:
-        eta: 0 draws no noise, 1 as much as DDPM.
-        spacing: see :func:`osediff_exp.methods.chain.spacing.spaced_timesteps`.
-    """
+    def step(self, z_t: Tensor, x0: Tensor, abar_t: Tensor, abar_s: Tensor) -> tuple[Tensor, Tensor]:
+        return posterior(z_t, x0, abar_t, abar_s)
+
+
+@final
+class DDIMSampler(SteppingSampler):
+    """DDIM; eta 0 draws no noise, 1 as much as DDPM."""
 
     def __init__(self, *, eta: float = 0.0, spacing: Spacing = "ends") -> None:
+        super().__init__(spacing=spacing)
         if not 0 <= eta <= 1:
             raise UserError(f"eta={eta} of the DDIM sampler must lie in 0..1")
-        self.eta, self.spacing = eta, spacing
+        self.eta = eta
 
-    def sample(
-        self,
-        denoise: Denoise,
-        z: Tensor,
-        *,
-        schedule: NoiseSchedule,
-        steps: int,
-        noise: Noise,
-        start: int | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        timesteps = spaced_timesteps(start=schedule.num_steps - 1 if start is None else start, steps=steps, spacing=self.spacing)
-
-        def step(z_t: Tensor, x0: Tensor, abar_t: Tensor, abar_s: Tensor) -> tuple[Tensor, Tensor]:
-            return ddim_step(z_t, x0, abar_t, abar_s, eta=self.eta)
-
-        return _walk(step, denoise, z, schedule=schedule, timesteps=timesteps, noise=noise, progress=progress)
-
-
-@torch.no_grad()
-def _walk(
-    step: Step, denoise: Denoise, z: Tensor, *, schedule: NoiseSchedule, timesteps: list[int], noise: Noise, progress: Progress | None
-) -> Tensor:
-    z = z.float()
-    abars = [
-        *(schedule.abar(t) for t in timesteps),
-        torch.ones((), dtype=torch.float64, device="cpu"),
-    ]  # also where networks are built on the meta device
-    for done, (t, (abar_t, abar_s)) in enumerate(zip(timesteps, pairwise(abars), strict=True), 1):
-        output = denoise(z, torch.full((len(z),), t, device=z.device)).float()
-        z, deviation = step(z, predict_x0(z, output, abar_t, schedule.prediction_type), abar_t, abar_s)
-        if deviation > 0:
-            z = z + deviation * noise(f"step/{t}", tuple(z.shape[1:])).to(z)
-        if progress is not None:
-            progress(done, len(timesteps))
-    return z
+    def step(self, z_t: Tensor, x0: Tensor, abar_t: Tensor, abar_s: Tensor) -> tuple[Tensor, Tensor]:
+        return ddim_step(z_t, x0, abar_t, abar_s, eta=self.eta)
