@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -71,17 +72,36 @@ def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs
     Raises:
         UserError: ``size`` is not a positive multiple of the backbone's.
     """
-    multiple = backbone.size_multiple
-    if size < multiple or size % multiple:
-        raise UserError(f"complexity.size={size} must be a positive multiple of {multiple}, the backbone's: {_nearby(size, multiple)} fits")
-    num_prompts = 2 if generator.wants_negative else 1
-    text = {"text_encoder": num_prompts * sum(count_macs(lambda: backbone.text_encoder(text_inputs(backbone))).values())}
+    _check_size(backbone, size)
+    text = _text_macs(backbone, generator)
     unmerged = _generator_macs(backbone, generator, size)
     adapted = [layer for layer in generator.modules() if isinstance(layer, BaseTunerLayer)]
     for layer in adapted:
         layer.merge()
     merged = _generator_macs(backbone, generator, size) if adapted else unmerged
     return Macs(merged=merged | text, unmerged=unmerged | text)
+
+
+def count_sampling_macs(backbone: Backbone, generator: Generator, *, size: int, steps: Iterable[int]) -> dict[int, int]:
+    """Return the MACs of restoring one picture, all parts together and LoRA not merged, for each of several numbers of sampling steps.
+
+    They are those that :func:`measure_macs` sums up, at the price of two steps whatever the numbers.
+
+    Raises:
+        UserError: as measure_macs, or the generator cannot take that many steps.
+    """
+    _check_size(backbone, size)
+    own, text = generator.steps, sum(_text_macs(backbone, generator).values())
+
+    @cache
+    def counted(few: int) -> int:
+        return sum(_counted_at(backbone, generator, size, steps=few).values())
+
+    try:
+        macs = {number: counted(number) if number <= 2 else counted(1) + (number - 1) * (counted(2) - counted(1)) for number in steps}
+    finally:
+        generator.set_sampling(steps=own)
+    return {number: count + text for number, count in macs.items()}
 
 
 def count_macs(work: Callable[[], Any], named: Mapping[str, tuple[str, ...]] = PARTS) -> dict[str, int]:
@@ -95,6 +115,17 @@ def count_macs(work: Callable[[], Any], named: Mapping[str, tuple[str, ...]] = P
     flops = {name.partition(".")[2]: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     parts = {part: sum(flops.get(name, 0) for name in names) // 2 for part, names in named.items()}
     return parts | {"other": counter.get_total_flops() // 2 - sum(parts.values())}
+
+
+def _check_size(backbone: Backbone, size: int) -> None:
+    multiple = backbone.size_multiple
+    if size < multiple or size % multiple:
+        raise UserError(f"complexity.size={size} must be a positive multiple of {multiple}, the backbone's: {_nearby(size, multiple)} fits")
+
+
+def _text_macs(backbone: Backbone, generator: Generator) -> dict[str, int]:
+    num_prompts = 2 if generator.wants_negative else 1
+    return {"text_encoder": num_prompts * sum(count_macs(lambda: backbone.text_encoder(text_inputs(backbone))).values())}
 
 
 def _generator_macs(backbone: Backbone, generator: Generator, size: int) -> dict[str, int]:
