@@ -131,8 +131,8 @@ def _comes_as_one(table: Mapping[str, list[str]], node: str) -> bool:
 
 
 def says_nothing(key: str) -> bool:
-    """Tell whether a key cannot change a run's figures: ``report`` describes the page, ``resume`` and ``fresh`` how it was started."""
-    return key in ("resume", "fresh") or key.startswith("report.")
+    """Tell whether a key cannot change a run's figures: it describes the page or the paper's row, or how the run was started."""
+    return key in ("resume", "fresh") or key.startswith(("report.", "method.published."))
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -68,9 +68,10 @@ def plane(x_metric: Metric, y_metric: Metric, points: Sequence[Point], *, log: b
     heights = [v for p in points for v in (p.y.mean, *(seed[1] for seed in p.seeds))]
     drawn = [level.y for level in levels if _fits(level, heights)]
     y = axis([*heights, *drawn], _HEIGHT - _BOTTOM, _TOP, margin=0.16)
-    across = "".join(_level(level, y) for level in levels)
+    taken = [_Box(x(a) - 7, y(b) - 7, x(a) + 7, y(b) + 7) for p in points for a, b in [(p.x.mean, p.y.mean), *p.seeds]]
+    across = "".join(_level(level, y, taken) for level in levels)
     bars, dots = "".join(_bars(p, x, y) for p in points), "".join(_dots(p, x, y) for p in points)
-    body = _frame(x, y, x_metric, y_metric) + across + _lines(points, x, y) + bars + dots + "".join(_names(points, x, y))
+    body = _frame(x, y, x_metric, y_metric) + across + _lines(points, x, y) + bars + dots + "".join(_names(points, x, y, taken))
     name = escape(f"{y_metric.title} against {x_metric.title}, one dot per arm")
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">{body}</svg>'
 
@@ -81,12 +82,17 @@ def _fits(level: Level, heights: Sequence[float]) -> bool:
     return high == low or max(high, level.y) - min(low, level.y) <= 4 * (high - low)
 
 
-def _level(level: Level, y: Axis) -> str:
+def _level(level: Level, y: Axis, taken: list[_Box]) -> str:
+    """Draw a level and write its name over or under an end of it where it covers least, and add what that takes to ``taken``."""
     inside = y.low <= level.y <= y.high
     text = f"{level.label} {level.y:.4g}" + ("" if inside else ", above" if level.y > y.high else ", below")
-    at = y(min(max(level.y, y.low), y.high))
+    at, width = y(min(max(level.y, y.low), y.high)), _CHARACTER * len(text)
+    tops = [top for top in (at - _LINE - 1, at + 1) if _TOP <= top <= _HEIGHT - _BOTTOM - _LINE]
+    places = [_Box(left, top, left + width, top + _LINE) for top in tops for left in (_LEFT + 6, _WIDTH - _RIGHT - width)]
+    box = min(places, key=lambda box: sum(box.overlap(other) for other in taken))
+    taken += [box, *([_Box(_LEFT, at - 1, _WIDTH - _RIGHT, at + 1)] if inside else [])]
     line = f'<line class="level" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>' if inside else ""
-    return f'{line}<text class="level" x="{_LEFT + 6}" y="{at - 4 if at > _TOP + _LINE else at + 12:.1f}">{escape(text)}</text>'
+    return f'{line}<text class="level" x="{box.left:.1f}" y="{box.bottom - 4:.1f}">{escape(text)}</text>'
 
 
 def _lines(points: Sequence[Point], x: Axis, y: Axis) -> str:
@@ -137,9 +143,8 @@ def _dots(p: Point, x: Axis, y: Axis) -> str:
     return _group(p, [*parts, f'<circle cx="{x(p.x.mean):.1f}" cy="{y(p.y.mean):.1f}" r="6.5"/>'])
 
 
-def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[str]:
-    """Write every name near its dot where it covers no dot and no other name, with a line to the dot if that is some way off."""
-    taken = [_Box(x(a) - 7, y(b) - 7, x(a) + 7, y(b) + 7) for p in points for a, b in [(p.x.mean, p.y.mean), *p.seeds]]
+def _names(points: Sequence[Point], x: Axis, y: Axis, taken: list[_Box]) -> list[str]:
+    """Write every name near its dot where it covers nothing of ``taken`` and no other name, with a line to the dot if that is far."""
     drawn = []
     for p in sorted(points, key=lambda p: y(p.y.mean)):
         cx, cy = x(p.x.mean), y(p.y.mean)
