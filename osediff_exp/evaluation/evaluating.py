@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import statistics
 import time
 import traceback
 from contextlib import contextmanager
@@ -42,8 +43,10 @@ class ArmResult:
         notes: sentences on pictures for which a metric has no figure.
         problems: pictures that it did not restore.
         error: why the restorer failed as a whole, else empty.
-        restore_seconds, metrics_seconds: spent in all.
+        restore_seconds: of each picture.
+        metrics_seconds: spent in all.
         steps: that it takes for a picture; None: not known.
+        method: that trained it; None: not known.
     """
 
     label: str
@@ -52,14 +55,15 @@ class ArmResult:
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     error: str = ""
-    restore_seconds: float = 0.0
+    restore_seconds: list[float] = field(default_factory=list)
     metrics_seconds: float = 0.0
     steps: int | None = None
+    method: str | None = None
 
     @property
     def seconds_per_image(self) -> float:
-        """Mean seconds of restoring one picture; NaN where none was restored."""
-        return self.restore_seconds / len(self.rows) if self.rows else math.nan
+        """Median seconds of restoring one picture; NaN where none was restored."""
+        return statistics.median(self.restore_seconds) if self.restore_seconds else math.nan
 
 
 def evaluate_arm(
@@ -92,7 +96,7 @@ def _evaluate_pairs(
 ) -> None:
     with _failure_noted(result, log_dir):
         restorer = arm.build()
-        result.steps = restorer.steps
+        result.steps, result.method = restorer.steps, restorer.method
     for pair in pairs:
         restored = None
         if not result.error:
@@ -121,7 +125,7 @@ def _restore(restorer: ImageRestorer, pair: Pair, result: ArmResult) -> Tensor |
     except UserError as error:
         result.problems.append(Problem(pair.name, "not restored", str(error)))
         return None
-    result.restore_seconds += time.perf_counter() - started
+    result.restore_seconds.append(time.perf_counter() - started)
     return restored
 
 

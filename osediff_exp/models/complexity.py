@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.empty_backbone import text_inputs
 from osediff_exp.models.generator_base import PARTS, Context, Generator
+
+_PRODUCTS = "attention's products"
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,17 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Macs:
-    """MACs of one image and its prompt, by part, LoRA merged into the weights (``merged``) or computed beside them (``unmerged``)."""
+    """MACs of one image and its prompt.
+
+    Attributes:
+        merged, unmerged: by part, LoRA merged into the weights or computed beside them.
+        products: how many of the merged ones are attention's products of queries, keys and values. Counters that ask each layer for its
+            own share pass over them.
+    """
 
     merged: Mapping[str, int]
     unmerged: Mapping[str, int]
+    products: int
 
 
 def count_parameters(parameters: Iterable[nn.Parameter]) -> int:
@@ -71,17 +81,36 @@ def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs
     Raises:
         UserError: ``size`` is not a positive multiple of the backbone's.
     """
-    multiple = backbone.size_multiple
-    if size < multiple or size % multiple:
-        raise UserError(f"complexity.size={size} must be a positive multiple of {multiple}, the backbone's: {_nearby(size, multiple)} fits")
-    num_prompts = 2 if generator.wants_negative else 1
-    text = {"text_encoder": num_prompts * sum(count_macs(lambda: backbone.text_encoder(text_inputs(backbone))).values())}
+    _check_size(backbone, size)
+    text, text_products = _apart(_text_macs(backbone, generator))
     unmerged = _generator_macs(backbone, generator, size)
     adapted = [layer for layer in generator.modules() if isinstance(layer, BaseTunerLayer)]
     for layer in adapted:
         layer.merge()
-    merged = _generator_macs(backbone, generator, size) if adapted else unmerged
-    return Macs(merged=merged | text, unmerged=unmerged | text)
+    merged, products = _apart(_generator_macs(backbone, generator, size) if adapted else unmerged)
+    return Macs(merged=merged | text, unmerged=_apart(unmerged)[0] | text, products=products + text_products)
+
+
+def count_sampling_macs(backbone: Backbone, generator: Generator, *, size: int, steps: Iterable[int]) -> dict[int, int]:
+    """Return the MACs of restoring one picture, all parts together and LoRA not merged, for each of several numbers of sampling steps.
+
+    They are those that :func:`measure_macs` sums up, at the price of two steps whatever the numbers.
+
+    Raises:
+        UserError: as measure_macs, or the generator cannot take that many steps.
+    """
+    _check_size(backbone, size)
+    own, text = generator.steps, sum(_apart(_text_macs(backbone, generator))[0].values())
+
+    @cache
+    def counted(few: int) -> int:
+        return sum(_apart(_counted_at(backbone, generator, size, steps=few))[0].values())
+
+    try:
+        macs = {number: counted(number) if number <= 2 else counted(1) + (number - 1) * (counted(2) - counted(1)) for number in steps}
+    finally:
+        generator.set_sampling(steps=own)
+    return {number: count + text for number, count in macs.items()}
 
 
 def count_macs(work: Callable[[], Any], named: Mapping[str, tuple[str, ...]] = PARTS) -> dict[str, int]:
@@ -89,12 +118,40 @@ def count_macs(work: Callable[[], Any], named: Mapping[str, tuple[str, ...]] = P
 
     A MAC is half of what torch's counter calls floating-point operations: a multiplication with its addition.
     """
+    return _apart(_count(work, named))[0]
+
+
+def _count(work: Callable[[], Any], named: Mapping[str, tuple[str, ...]] = PARTS) -> dict[str, int]:
+    """Return what :func:`count_macs` does, and under :data:`_PRODUCTS` how many of them are attention's products."""
     # The counter knows attention as two matrix products; it passes over the CPU's fused kernel.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()
     flops = {name.partition(".")[2]: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     parts = {part: sum(flops.get(name, 0) for name in names) // 2 for part, names in named.items()}
-    return parts | {"other": counter.get_total_flops() // 2 - sum(parts.values())}
+    products = sum(count for op, count in counter.get_flop_counts()["Global"].items() if _is_product(str(op))) // 2
+    return parts | {"other": counter.get_total_flops() // 2 - sum(parts.values()), _PRODUCTS: products}
+
+
+def _is_product(op: str) -> bool:
+    """Whether it multiplies batches of matrices, as nothing but attention does here, in whatever kernel."""
+    return "bmm" in op or "attention" in op
+
+
+def _apart(counted: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """Return the MACs by part, and the products among them."""
+    return {part: count for part, count in counted.items() if part != _PRODUCTS}, counted.get(_PRODUCTS, 0)
+
+
+def _check_size(backbone: Backbone, size: int) -> None:
+    multiple = backbone.size_multiple
+    if size < multiple or size % multiple:
+        raise UserError(f"complexity.size={size} must be a positive multiple of {multiple}, the backbone's: {_nearby(size, multiple)} fits")
+
+
+def _text_macs(backbone: Backbone, generator: Generator) -> dict[str, int]:
+    num_prompts = 2 if generator.wants_negative else 1
+    parts, products = _apart(_count(lambda: backbone.text_encoder(text_inputs(backbone))))
+    return {"text_encoder": num_prompts * sum(parts.values()), _PRODUCTS: num_prompts * products}
 
 
 def _generator_macs(backbone: Backbone, generator: Generator, size: int) -> dict[str, int]:
@@ -122,7 +179,7 @@ def _counted(backbone: Backbone, generator: Generator, size: int) -> dict[str, i
     if generator.wants_negative or generator.wants_image_embeds:
         embeds = torch.zeros(1, *generator.image_embeds_shape, device=device) if generator.wants_image_embeds else None
         asked["context"] = Context(negative_embeds=prompt, image_embeds=embeds)
-    return count_macs(lambda: generator(image, prompt, **asked), generator.parts)
+    return _count(lambda: generator(image, prompt, **asked), generator.parts)
 
 
 def _part_of(name: str, parts: Mapping[str, tuple[str, ...]]) -> str:

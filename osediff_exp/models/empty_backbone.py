@@ -53,6 +53,19 @@ def empty_backbone(architecture: str) -> Backbone:
         raise UserError(f"backbone.architecture={architecture} cannot be built: {' '.join(str(error).split())}") from error
 
 
+def empty_like(backbone: Backbone) -> Backbone:
+    """Build ``backbone``'s networks once more on the meta device, whatever folder they came from."""
+    with torch.device("meta"):
+        return Backbone(
+            vae=AutoencoderKL.from_config(backbone.vae.config),
+            unet=UNet2DConditionModel.from_config(backbone.unet.config),
+            text_encoder=CLIPTextModel(backbone.text_encoder.config),
+            tokenizer=EmptyTokenizer(),  # type: ignore[arg-type]
+            schedule=backbone.schedule,
+            source=f"{backbone.source}, without weights",
+        )
+
+
 def text_inputs(backbone: Backbone) -> Tensor:
     """Return token numbers (1, L) of a full-length prompt on the text encoder's device (all alike: only their number matters)."""
     encoder = backbone.text_encoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
@@ -55,10 +56,11 @@ class Speed:
 
 
 class Stopwatch:
-    """Seconds spent on a number of pictures.
+    """Seconds spent on pictures, which come in batches.
 
     Attributes:
         pictures, seconds: so far.
+        laps: seconds per picture of each batch.
     """
 
     def __init__(self) -> None:
@@ -67,6 +69,7 @@ class Stopwatch:
     def restart(self) -> None:
         """Forget what was measured."""
         self.pictures, self.seconds = 0, 0.0
+        self.laps: list[float] = []
 
     def start(self) -> None:
         """Begin with some pictures."""
@@ -74,10 +77,17 @@ class Stopwatch:
 
     def stop(self, pictures: int) -> None:
         """They are finished (what a GPU was asked for must have been waited for)."""
-        self.seconds += time.perf_counter() - self._since
+        seconds = time.perf_counter() - self._since
+        self.seconds += seconds
         self.pictures += pictures
+        self.laps.append(seconds / pictures)
 
     @property
     def per_picture(self) -> float | None:
-        """Seconds per picture; None before the first one."""
+        """Mean seconds per picture; None before the first one."""
         return self.seconds / self.pictures if self.pictures else None
+
+    @property
+    def median(self) -> float | None:
+        """Median over the batches of seconds per picture: the first one's, and other work on the machine, count little."""
+        return statistics.median(self.laps) if self.laps else None

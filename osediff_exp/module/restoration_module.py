@@ -123,9 +123,9 @@ class RestorationModule(pl.LightningModule):
 
     def prompt_figures(self) -> dict[str, float | int | None]:
         """Return what prompts took in this process (``train_prompt_seconds_per_image``: how long a training waited for them, tags and
-        text features together), and the seconds that the last validation took per picture, prompts included."""
+        text features together), and the median seconds that the last validation took for a picture, prompts included."""
         features = {"text_cache_hits": self._prompt_features.hits, "text_cache_misses": self._prompt_features.misses}
-        waited = {"train_prompt_seconds_per_image": self.prompting.per_picture, "restore_seconds_per_image": self._restoring.per_picture}
+        waited = {"train_prompt_seconds_per_image": self.prompting.per_picture, "restore_seconds_per_image": self._restoring.median}
         return {**self.prompts.extractor.figures(), **features, **waited}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

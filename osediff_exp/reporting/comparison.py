@@ -123,6 +123,11 @@ class Comparison:
         return self.sweep_dir / "report.html"
 
     @property
+    def cost_plane(self) -> Path:
+        """Quality against seconds per picture; written only where arms differ in what they cost."""
+        return self.sweep_dir / "comparison_cost.svg"
+
+    @property
     def grid(self) -> Path:
         """The validation pictures side by side; written only where there are any."""
         return self.sweep_dir / "comparison_grid.png"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Cells = list[str]
 _PARTS = {"vae_encoder": "VAE encoder", "unet": "U-Net", "vae_decoder": "VAE decoder", "other": "other", "text_encoder": "text encoder"}
+_SUMS = ("macs_g_merged", "macs_g_lora", "macs_g_products")
 _OURS = "this project"
 
 
@@ -97,19 +98,22 @@ class ComplexityReport:
         return as_number(self.figures.get(key)) or 0.0
 
     def _parts(self) -> list[Cells]:
-        present = [part for part in _PARTS if self._number(f"params_{part}") or self._number(f"macs_g_{part}")]
+        counted = [key.removeprefix("macs_g_") for key in self.figures if key.startswith("macs_g_") and key not in _SUMS]
+        parts = [part for part in dict.fromkeys([*_PARTS, *counted]) if part != "text_encoder"] + ["text_encoder"]
+        present = [part for part in parts if self._number(f"params_{part}") or self._number(f"macs_g_{part}")]
         rows = [
             [
-                _PARTS[part],
+                _PARTS.get(part, part.replace("_", " ")),
                 *_counts(self._number(f"params_{part}"), self._number(f"params_lora_{part}")),
                 _g(self._number(f"macs_g_{part}")),
             ]
             for part in present
         ]
-        lora = sum(self._number(f"params_lora_{part}") for part in _PARTS)
+        lora = sum(self._number(f"params_lora_{part}") for part in parts)
         networks = ["these, LoRA merged", *_counts(self._number("params_total") - lora), "", _g(self._number("macs_g_merged"))]
         beside = ["LoRA, not merged", *_counts(lora), "", _g(self._number("macs_g_lora"))]
-        return [*rows, networks, beside, ["in all", *_counts(self._number("params_total")), "", _g(self._number("macs_g"))]]
+        products = ["of these, attention's products", "", "", _g(self._number("macs_g_products"))]
+        return [*rows, networks, products, beside, ["in all", *_counts(self._number("params_total")), "", _g(self._number("macs_g"))]]
 
     def _ours(self) -> Cells:
         millions = [self._number(key) / 1e6 for key in ("params_total", "params_trainable")]
@@ -120,6 +124,7 @@ _SCOPE = (
     "Counted is what restoring uses, all steps of it: VAE, U-Net, text encoder, what the method adds, and LoRA; trainable is the share of "
     "the generator plus that of networks which only training uses (a score network).",
     "A MAC is one multiplication with its addition, in convolutions, matrix products and attention; LoRA costs nothing once it is merged.",
+    "Attention's products are those of queries, keys and values; counters that ask each layer for its own share pass over them.",
 )
 
 

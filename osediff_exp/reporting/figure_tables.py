@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # What the run was made with, in this order, with headings.
 _ENVIRONMENT = {
     "task": "Task",
+    "method": "Method",
     "machine": "Machine",
     "device": "Device",
     "os": "System",
@@ -34,6 +35,8 @@ _COSTS = {
     "sampling_steps": "Sampling steps",
     "own_sampling_steps": "... of the method by itself",
     "guidance": "Guidance",
+    "macs_g_sampled": "GMACs at 512 px in these steps",
+    "macs_g": "... in the method's own",
     "seconds": "Whole run",
     "peak_memory_gib": "Peak memory (GiB)",
     "params_total": "Parameters",

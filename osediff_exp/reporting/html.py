@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from osediff_exp.reporting.commands import run_command
+from osediff_exp.reporting.cost_planes import ABOUT as ABOUT_SECONDS
+from osediff_exp.reporting.cost_planes import cost_planes
 from osediff_exp.reporting.curves import colour_class
 from osediff_exp.reporting.embedding import embed
 from osediff_exp.reporting.figure_tables import cost_table, environment_table, other_figures
@@ -45,6 +47,8 @@ def render_page(comparison: Comparison, pictures: Pictures) -> str:
         method_note=method_note(comparison),
         published=published_table(comparison),
         planes=planes(comparison),
+        cost_planes=cost_planes(comparison),
+        about_cost_planes=ABOUT_SECONDS,
         curves=curve_sections(comparison),
         pictures=pictures,
         embedded=embed(pictures),

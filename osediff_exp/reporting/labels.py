@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from osediff_exp.errors import nearest
-from osediff_exp.reporting.short_names import short_keys
+from osediff_exp.reporting.short_names import short_keys, short_paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,8 @@ def arm_labels(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
 
     ``names`` maps an override ("lambda2=0"), all differing ones of an arm joined by ", ", or a key ("generator.timestep": "T" makes
     "T = 200") to what people call it; the longest that fits wins. Other keys are cut to the part that names them among all keys of the
-    configurations. An arm that differs in nothing is called "default", a single arm by its overrides or, without any, by its folder.
+    configurations, and a value that is a path to the ending that names it. An arm that differs in nothing is called "default", a single
+    arm by its overrides or, without any, by its folder.
     An arm of one of several sweeps is called as in a report of that sweep alone, where no other sweep has an arm of that name.
     """
     labels = _labels(runs, names)
@@ -51,10 +52,11 @@ def _labels(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
     known = {key.lstrip("+"): str(value) for key, value in names.items()}
     arms = differing_overrides(runs)
     short = short_keys(_keys(arms), (key for run in runs for key in flatten(run.config) if not says_nothing(key)))
+    paths = {key: short_paths([text.partition("=")[2] for arm in arms for text in arm if text.startswith(f"{key}=")]) for key in short}
     labels = []
     for run, overrides in zip(runs, arms, strict=True):
         fallback = "default" if len(runs) > 1 and run.overrides else run.name
-        labels.append(known.get(", ".join(overrides)) or ", ".join(_named(text, known, short) for text in overrides) or fallback)
+        labels.append(known.get(", ".join(overrides)) or ", ".join(_named(text, known, short, paths) for text in overrides) or fallback)
     return labels
 
 
@@ -62,10 +64,11 @@ def _keys(arms: Sequence[Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(text.partition("=")[0] for arm in arms for text in arm))
 
 
-def _named(override: str, known: Mapping[str, str], short: Mapping[str, str]) -> str:
+def _named(override: str, known: Mapping[str, str], short: Mapping[str, str], paths: Mapping[str, Mapping[str, str]]) -> str:
     key, sign, value = override.partition("=")
     if override in known or not sign:
         return known.get(override, override)
+    value = paths[key].get(value, value)
     return f"{known[key]} = {value}" if key in known else f"{short[key]}={value}"
 
 
@@ -131,8 +134,8 @@ def _comes_as_one(table: Mapping[str, list[str]], node: str) -> bool:
 
 
 def says_nothing(key: str) -> bool:
-    """Tell whether a key cannot change a run's figures: ``report`` describes the page, ``resume`` and ``fresh`` how it was started."""
-    return key in ("resume", "fresh") or key.startswith("report.")
+    """Tell whether a key cannot change a run's figures: it describes the page or the paper's row, or how the run was started."""
+    return key in ("resume", "fresh") or key.startswith(("report.", "method.published."))
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

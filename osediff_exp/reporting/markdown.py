@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from osediff_exp.reporting.commands import run_command
+from osediff_exp.reporting.cost_planes import ABOUT as ABOUT_SECONDS
+from osediff_exp.reporting.cost_planes import cost_planes
 from osediff_exp.reporting.figure_tables import cost_table, environment_table
 from osediff_exp.reporting.figures import metric_named, show_figure, show_interval
 from osediff_exp.reporting.labels import in_short
@@ -36,7 +38,14 @@ def render_markdown(comparison: Comparison, *, has_grid: bool) -> str:
     ]
     if has_grid:
         parts.append(f"![The same pictures restored by every arm](<{comparison.grid.name}>)")
-    parts += [_costs(comparison), _paper_costs(comparison), _configurations(comparison), _environment(comparison), _origin(comparison)]
+    parts += [
+        _costs(comparison),
+        _cost_plane(comparison),
+        _paper_costs(comparison),
+        _configurations(comparison),
+        _environment(comparison),
+        _origin(comparison),
+    ]
     parts += [f"The whole report: [{comparison.page.name}]({comparison.page.name})"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -126,6 +135,11 @@ def _costs(comparison: Comparison) -> str:
     table = cost_table(comparison)
     lines = [[escape(row.label), *(values[place][0] for values in table.values())] for place, row in enumerate(comparison.arms)]
     return "## Cost\n\n" + _markdown(["Arm", *table], lines) if table else ""
+
+
+def _cost_plane(comparison: Comparison) -> str:
+    planes = cost_planes(comparison)
+    return f"![{escape(planes[0].title)} against seconds per picture](<{comparison.cost_plane.name}>)\n\n{ABOUT_SECONDS}" if planes else ""
 
 
 def _paper_costs(comparison: Comparison) -> str:

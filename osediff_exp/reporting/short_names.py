@@ -24,6 +24,13 @@ def short_keys(wanted: Sequence[str], others: Iterable[str] = ()) -> dict[str, s
     return {key: _last_parts(key, len(ending)) for key, ending in zip(wanted, endings, strict=True)}
 
 
+def short_paths(values: Sequence[str]) -> dict[str, str]:
+    """Return a setting's values that are paths -> their shortest endings ("runs/a/1_x": "1_x"), without quotes; others are left out."""
+    wanted = [value for value in dict.fromkeys(values) if "/" in value and value[0] not in "[{"]
+    parts = [tuple(value.strip("'\"").rstrip("/").split("/")) for value in wanted]
+    return {value: "/".join(ending) for value, ending in zip(wanted, shortest_endings(parts), strict=True)}
+
+
 def _parts(key: str) -> Path:
     return tuple(re.split(r"[./]", key))
 

@@ -14,9 +14,11 @@ class ImageRestorer(ABC):
 
     Attributes:
         steps: that it takes for a picture; None: it does not count in steps.
+        method: the name of the method that trained it; None: not known, or none did.
     """
 
     steps: int | None = None
+    method: str | None = None
 
     @abstractmethod
     def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:

@@ -119,7 +119,7 @@ class Restorer(ImageRestorer):
         """
         loaded = load_checkpoint(path, settings=settings, backbone=backbone, sources=sources, average=average)
         recommended = (loaded.config.get("backbone", {}).get("recipe") or {}).get("min_side") or 0
-        return cls(
+        restorer = cls(
             backbone=loaded.backbone,
             generator=loaded.generator,
             prompts=loaded.prompts,
@@ -133,6 +133,8 @@ class Restorer(ImageRestorer):
             seed=seed,
             negative_prompt=str(loaded.config.get("prompt", {}).get("negative", "")) if negative_prompt is None else negative_prompt,
         )
+        restorer.method = (loaded.config.get("method") or {}).get("name")
+        return restorer
 
     @overload
     def restore(self, image: Image.Image, *, scale: int = 4, name: str = "image") -> Image.Image: ...

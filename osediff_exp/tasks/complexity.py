@@ -65,11 +65,13 @@ def parameter_figures(parameters: Parameters, score: int) -> Figures:
 
 
 def mac_figures(macs: Macs) -> Figures:
-    """Return ``macs_g`` (LoRA not merged, as in training), ``macs_g_merged``, its parts, and ``macs_g_lora``, what LoRA adds."""
+    """Return ``macs_g`` (LoRA not merged, as in training), ``macs_g_merged``, its parts, ``macs_g_lora``, what LoRA adds, and
+    ``macs_g_products``, those of the merged that are attention's products."""
     whole, merged = sum(macs.unmerged.values()), sum(macs.merged.values())
     return {
         "macs_g": whole / 1e9,
         "macs_g_merged": merged / 1e9,
         **{f"macs_g_{part}": count / 1e9 for part, count in macs.merged.items()},
         "macs_g_lora": (whole - merged) / 1e9,
+        "macs_g_products": macs.products / 1e9,
     }

@@ -175,6 +175,7 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
     first, *others = results
     figures: Figures = {"dataset": pairs.title, "num_images": len(pairs), "restorer": first.label, **first.averages}
     figures |= {} if first.steps is None else {"sampling_steps": first.steps}
+    figures |= {} if first.method is None else {"method": first.method}
     for other in others:
         figures |= {f"{other.label}_{key}": value for key, value in other.averages.items()}
         figures |= {} if other.steps is None else {f"{other.label}_sampling_steps": other.steps}

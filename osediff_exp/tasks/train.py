@@ -26,6 +26,7 @@ from osediff_exp.models.complexity import measure_parameters
 from osediff_exp.module import RestorationModule
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
+from osediff_exp.tasks.costs import restoring_macs
 from osediff_exp.tasks.methods import build_method
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
 from osediff_exp.tasks.resuming import Start, start_of
@@ -58,7 +59,9 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
         if module.validated_step != module.steps_taken or finished:
             trainer.validate(module, datamodule=data, ckpt_path=start.checkpoint if finished else None, verbose=False, weights_only=True)
         log_cache(module.prompt_figures())
-        result = figures(module, data) | {"init": config.init, "train_seconds": clock.seconds, "train_seconds_before": clock.before}
+        steps = {"own_steps": module.generator.steps, "sampling_steps": module.val_sampling_steps}
+        result = figures(module, data) | restoring_macs(config, backbone, **steps)
+        result |= {"method": config.method.name, "init": config.init, "train_seconds": clock.seconds, "train_seconds_before": clock.before}
         for logger in trainer.loggers:
             logger.finalize("success")
             if isinstance(logger, WandbRun):

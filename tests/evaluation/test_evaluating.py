@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from osediff_exp.errors import UserError
 from osediff_exp.evaluation.arms import Arm, make_arm
-from osediff_exp.evaluation.evaluating import evaluate_arm, on_8_bit_grid, save_picture
+from osediff_exp.evaluation.evaluating import ArmResult, evaluate_arm, on_8_bit_grid, save_picture
 from osediff_exp.evaluation.pair_sets import Pair, PairSet
 from osediff_exp.evaluation.scoring import Scorer
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
@@ -112,6 +113,12 @@ def test_a_restorer_is_freed_before_the_next_is_built(tmp_path: Path) -> None:
     for label in ("one", "two", "three"):
         evaluate(Arm(label, build), tmp_path)
     assert len(alive) == 3
+
+
+def test_the_seconds_of_a_picture_are_the_median() -> None:
+    """The first picture warms up: its seconds are not what the others take."""
+    assert ArmResult("a", restore_seconds=[9.0, 1.0, 2.0]).seconds_per_image == 2.0
+    assert math.isnan(ArmResult("a").seconds_per_image)
 
 
 def test_arms_build_what_their_spec_names(tmp_path: Path) -> None:

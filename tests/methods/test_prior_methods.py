@@ -21,7 +21,8 @@ from osediff_exp.methods.diffbir.tiled_cleaning import tiled_clean
 from osediff_exp.methods.stablesr.fused_decoding import fused_decode
 from osediff_exp.methods.stablesr.sharpening import unsharp_mask
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.complexity import measure_macs, measure_parameters
+from osediff_exp.models.complexity import count_sampling_macs, measure_macs, measure_parameters
+from osediff_exp.models.empty_backbone import empty_like
 from osediff_exp.models.generator_base import Context, Generator
 from osediff_exp.models.prompts import FixedPrompt
 from osediff_exp.models.tiling import Tiling
@@ -266,6 +267,23 @@ def test_all_steps_and_branches_are_counted(backbone: Backbone, make: Any, passe
     if passes == 2:
         generator.set_sampling(guidance=1.0)
         assert 2 * measure_macs(backbone, generator, size=16).merged["unet"] == five["unet"]
+
+
+def test_several_numbers_of_steps_are_counted_at_once(backbone: Backbone) -> None:
+    """On a copy without weights, in the sum of all parts; the generator samples afterwards as before."""
+    generator = make_diffbir(backbone).generator
+    own, expected = generator.steps, {}
+    for steps in (1, 2, 7):
+        generator.set_sampling(steps=steps)
+        expected[steps] = sum(measure_macs(backbone, generator, size=16).unmerged.values())
+    generator.set_sampling(steps=own)
+    assert count_sampling_macs(backbone, generator, size=16, steps=(7, 1, 2)) == expected
+    assert generator.steps == own
+    empty = empty_like(backbone)
+    assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
+    with torch.device("meta"):
+        copy = make_diffbir(empty).generator
+    assert count_sampling_macs(empty, copy, size=16, steps=(7,)) == {7: expected[7]}
 
 
 def test_parameters_by_part(backbone: Backbone) -> None:

@@ -64,6 +64,19 @@ def test_a_key_without_a_name_is_cut_to_what_names_it_among_all_keys() -> None:
     assert arm_labels(runs(["optimizer.lr=1", "a.optimizer.lr=1"], []), {})[0] == "optimizer.lr=1, a.optimizer.lr=1"
 
 
+def test_a_path_is_cut_to_what_tells_it_from_the_others() -> None:
+    arms = runs(
+        ["checkpoint='/r/a/1_method=x'", "steps=1"], ["checkpoint=/r/a/2_y/", "steps=1"], ["checkpoint=/r/b/2_y", "steps=5"], ["steps=5"]
+    )
+    assert arm_labels(arms, {"steps": "steps"}) == [
+        "checkpoint=1_method=x, steps = 1",
+        "checkpoint=a/2_y, steps = 1",
+        "checkpoint=b/2_y, steps = 5",
+        "steps = 5",
+    ]
+    assert arm_labels(arms, {"checkpoint=/r/b/2_y": "Y"})[2] == "Y, steps=5"
+
+
 def test_config_differences_are_flat_and_leave_out_report_and_own_folders() -> None:
     configs: list[dict[str, Any]] = [
         {"loss": {"terms": ["mse"], "weight": 1}, "seed": 1, "out": "x/0_arm", "report": {"title": "a"}},

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from sweep_folders import make_seed_sweep
+from sweep_folders import make_run, make_seed_sweep, result
 
 from osediff_exp.reporting.comparison import ReportSettings, compare
 from osediff_exp.reporting.paper_ablations import published_for
@@ -74,11 +74,23 @@ def test_a_method_brings_its_rows_of_table_1_and_table_2(tmp_path: Path) -> None
     markdown, page = comparison.markdown.read_text(), comparison.page.read_text()
     assert "| without VSD: SinSR | 26.28 | 0.7347 | 0.3188 |" in markdown
     titles, rows = paper_costs(comparison)
-    assert titles == ["Sampling steps", "Seconds per picture", "Parameters (M)", "Trained parameters (M)"]
+    assert titles == ["Sampling steps", "Seconds per picture", "GMACs at 512 px", "Parameters (M)", "Trained parameters (M)"]
     assert [label for label, _ in rows] == ["without VSD"]  # GAN is none of the paper's methods
-    assert [printed for _, printed in rows[0][1]] == ["1", "0.13", "119", "118.6"]
+    assert [printed for _, printed in rows[0][1]] == ["1", "0.13", "2649", "119", "118.6"]
     assert all("Table 2" in text and "0.13" in text for text in (markdown, page))
     assert published_for(["a"], {"a": "T1/RealSR/OSEDif"})[1][0].endswith("Did you mean 'T1/RealSR/OSEDiff'?")
+
+
+def test_costs_say_in_how_many_of_its_steps_a_method_was_sampled(tmp_path: Path) -> None:
+    figures = {"sampling_steps": 10, "own_sampling_steps": 200, "macs_g": 98412.3, "macs_g_sampled": 6600.0, "params_trainable": 105.5e6}
+    figures |= {"restore_seconds_per_image": 2.345}
+    make_run(tmp_path, 0, ["method=stablesr"], result=result(24.0, 0.7, 6.0, 0.4, **figures), config={"seed": 1})
+    make_run(tmp_path, 1, ["method=sinsr"], result=result(24.0, 0.7, 6.0, 0.4, sampling_steps=1, own_sampling_steps=1), config={"seed": 1})
+    wanted = {"stablesr": "T1/RealSR/StableSR", "sinsr": "T1/RealSR/SinSR"}
+    names = {f"method={method}": method for method in wanted}
+    rows = dict(paper_costs(compare(tmp_path, ReportSettings(labels=names, published=wanted)))[1])
+    assert rows["stablesr"] == [("10 of its own 200", "200"), ("2.35", "11.50"), ("98,412", "79940"), ("-", "1410"), ("105.5", "150.0")]
+    assert rows["sinsr"][0] == ("1", "1")
 
 
 def test_no_costs_stand_beside_arms_that_are_no_methods(tmp_path: Path) -> None:

@@ -32,11 +32,24 @@ def test_sd21_beside_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str
     parts = ("vae_encoder", "unet", "vae_decoder", "text_encoder")
     assert sum(figures[f"macs_g_{part}"] for part in (*parts, "lora")) == pytest.approx(figures["macs_g"])  # type: ignore[misc]
     assert sum(figures[f"macs_g_{part}"] for part in parts) == pytest.approx(figures["macs_g_merged"])  # type: ignore[misc]
+    assert figures["macs_g_products"] == pytest.approx(104.1, abs=0.05)  # of 2,240
     page, printed = (tmp_path / "complexity.md").read_text(), capsys.readouterr().out
     for text in (page, printed):
         assert all(part in text for part in ("2,265", "2,253.9", "865,910,724", "SeeSR", "480.6 M more"))
     assert "| OSEDiff | 1 | 2,265 | 1,775 | 8.5 |" in page
     assert "| this project | 1 | 2,253.9 | 1,294.4 | 8.49 |" in page
+
+
+@pytest.mark.parametrize(("method", "part"), [("stablesr", "structure encoder"), ("pasd", "control net")])
+def test_what_a_method_adds_is_a_line_and_the_lines_add_up(tmp_path: Path, method: str, part: str) -> None:
+    figures = complexity.run(configuration("backbone=tiny", f"method={method}", "complexity.size=64"), tmp_path)
+    lines = [line.strip("| ").split(" | ") for line in (tmp_path / "complexity.md").read_text().splitlines() if line.startswith("|")]
+    names = [line[0] for line in lines]
+    assert part in names
+    table = lines[names.index("VAE encoder") : names.index("these, LoRA merged")]
+    assert sum(int(line[1].replace(",", "")) for line in table) == figures["params_total"]
+    assert sum(float(line[3].replace(",", "")) for line in table) == pytest.approx(figures["macs_g"], rel=2e-2)
+    assert 0 < figures["macs_g_products"] < figures["macs_g_merged"]  # type: ignore[operator]
 
 
 def test_the_rank_and_the_terms_are_the_configurations(tmp_path: Path) -> None:

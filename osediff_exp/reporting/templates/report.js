@@ -66,6 +66,15 @@ for (const svg of document.querySelectorAll("#curves svg[data-x]")) {
 }
 addEventListener("scroll", () => { readout.hidden = true; }, {passive: true});
 
+// Quality against cost: one plane at a time, of the figure that is chosen; without scripts all of them stand below each other.
+const chooseCost = byId("choose-cost");
+if (chooseCost) {
+  const show = () => document.querySelectorAll("[data-quality]").forEach((one) => { one.hidden = one.dataset.quality !== chooseCost.value; });
+  chooseCost.addEventListener("change", show);
+  chooseCost.closest(".controls").hidden = false;
+  show();
+}
+
 // Commands: copied where the browser allows it, else selected, so that Ctrl+C does it.
 for (const button of document.querySelectorAll(".copy")) {
   button.addEventListener("click", async () => {
