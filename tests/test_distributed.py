@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ def two_processes(backbone_folder: Path, folder: Path, **settings: Any) -> dict[
     [
         (3, 1, 2, False),
         (3, 1, 2, True),
+        (1, 1, 1, False),  # one process has no validation picture
         (2, 2, 1, False),
         (2, 2, 2, True),
     ],
@@ -94,3 +97,64 @@ def test_a_bad_loss_on_one_rank_skips_the_step_on_all(backbone_folder: Path, tmp
     one = one_process(backbone_folder, tmp_path / "one", batch_size=4, bad_rank=0, **settings)
     assert two["skipped"] == one["skipped"] == 1
     assert largest_difference(one["weights"], two["weights"]) < 1e-5
+
+
+TWO_RANKS = (
+    *("trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp", "trainer.max_steps=1000", "trainer.batch_size=1"),
+    *("trainer.log_every=1", "trainer.validate_every=1000", "trainer.checkpoint_every=2", "loss/terms=[mse]", "data.crop_size=32"),
+    *("data.val_size=64", "data.val_first=2", "metrics=psnr_ssim", "logger.wandb.mode=disabled", "hydra.run.dir=out"),
+)
+
+
+def rank_of(process: Path) -> str | None:
+    """Return the rank that Lightning gave a process that it started; None for any other process."""
+    try:
+        entries = (process / "environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is somebody else's
+        return None
+    return next((entry.partition(b"=")[2].decode() for entry in entries if entry.startswith(b"LOCAL_RANK=")), None)
+
+
+def rank_one(parent: int) -> int:
+    """Return the process of rank 1, which rank 0 has started."""
+    started = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return next(int(number) for number in started if rank_of(Path("/proc", number)) == "1")
+
+
+def ended(process: int) -> bool:
+    """Tell whether a process is gone, or only waits to be noticed by its parent."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the ranks in Linux's /proc")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_ends_the_other_within_a_minute(victim: int, tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[1])}
+    with (tmp_path / "said.txt").open("w") as said:
+        first = subprocess.Popen(
+            [sys.executable, "-m", "osediff_exp", *TWO_RANKS],
+            cwd=tmp_path, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 400
+            while not (tmp_path / "out" / "checkpoints" / "last.ckpt").exists():
+                assert first.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.2)
+            ranks = [first.pid, rank_one(first.pid)]
+            os.kill(ranks[victim], signal.SIGKILL)
+            killed = time.monotonic()
+            while not all(ended(rank) for rank in ranks):
+                assert time.monotonic() - killed < 60
+                time.sleep(0.1)
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
+            first.wait()
+    assert first.returncode != 0
+    assert "another process of this run has ended" in (tmp_path / "out" / "error.txt").read_text()
+    assert "Traceback" not in (tmp_path / "said.txt").read_text()
+    assert not (tmp_path / "out" / "error.log").exists()

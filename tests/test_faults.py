@@ -50,6 +50,11 @@ def training(out: Path) -> Facts:
     return tensors(out / "checkpoints" / "last.ckpt") | table(out / "metrics.csv", "train/images_per_second") | pixels(out / "images")
 
 
+def sweep(out: Path) -> Facts:
+    arms = {arm.name: training(arm) for arm in sorted(out.iterdir()) if (arm / "result.json").is_file()}
+    return {"arms": list(arms)} | {f"{arm}/{name}": fact for arm, facts in arms.items() for name, fact in facts.items()}
+
+
 def pretraining(out: Path) -> Facts:
     return tensors(out / "checkpoints" / "last.ckpt")
 
@@ -57,6 +62,7 @@ def pretraining(out: Path) -> Facts:
 COMMANDS: dict[str, tuple[tuple[str, ...], Callable[[Path], Facts]]] = {
     "train": ((*TRAIN, *SAMPLE, "resume=auto"), training),
     "pretrain": ((*PRETRAIN, "resume=auto"), pretraining),
+    "sweep": (("-m", "lambda2=0,1", *TRAIN, *SAMPLE), sweep),
     "restore": (("task=restore", "checkpoint=../trained", "input=../photos/train", "upscale=2"), lambda out: pixels(out / "restored")),
     "score": (("task=score", "pred=../photos/train", "gt=../photos/train", "metrics=basic"), lambda out: table(out / "per_image.csv")),
     "evaluate": (
@@ -75,7 +81,7 @@ def popen(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OSEDIFF_CACHE": str(folder / "own_cache")}
     return subprocess.Popen(
-        [sys.executable, "-m", "osediff_exp", *arguments, "hydra.run.dir=out"],
+        [sys.executable, "-m", "osediff_exp", *arguments, f"hydra.{'sweep' if '-m' in arguments else 'run'}.dir=out"],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -137,7 +143,7 @@ def test_the_same_command_finishes_what_a_signal_stopped(task: str, number: sign
         os.killpg(running.pid, number)
     said = running.communicate(timeout=300)[0]
     assert "Traceback" not in said, said[-2000:]
-    assert not (disturbed / "out" / "error.log").exists(), said[-2000:]
+    assert not list(disturbed.rglob("error.log")), said[-2000:]
     finish(disturbed, *arguments)
     equal(facts(undisturbed / "out"), facts(disturbed / "out"))
     assert not [path for path in disturbed.rglob("*.part") if path.is_file()]

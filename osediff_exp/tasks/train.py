@@ -28,6 +28,7 @@ from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet
 from osediff_exp.tasks.arm import this_arm
 from osediff_exp.tasks.methods import build_method
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
+from osediff_exp.tasks.ranks import ranks_watched
 from osediff_exp.tasks.resuming import Start, start_of
 
 Figures = dict[str, float | int | str | None]
@@ -51,7 +52,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     with closed_as_failed(trainer.loggers):
         finished = start.steps >= config.trainer.max_steps
         if not finished:
-            with stop.watching(trainer):
+            with stop.watching(trainer), ranks_watched():
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
