@@ -123,7 +123,7 @@ def evaluate(
         scorer = Scorer(metrics, missing, device=device)
         with FileProgress(total=len(pairs), label=arm.label, console=Console(stderr=True)) as progress:
             folders = {"pictures_dir": run_dir / PICTURES, "log_dir": run_dir}
-            results.append(evaluate_arm(arm, pairs, scorer=scorer, on_picture=progress.advance, **folders))
+            results.append(evaluate_arm(arm, pairs, scorer=scorer, watcher=progress, **folders))
     return results, missing
 
 

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import Logger
+from rich.console import Console
 from torch import Tensor
 
 from osediff_exp.callbacks.checkpoint import PretrainingCheckpoint
@@ -30,6 +31,7 @@ from osediff_exp.pretraining.initial import initial_backbone, load_vae
 from osediff_exp.pretraining.latents import CachedLatents, cache_latents
 from osediff_exp.pretraining.pictures import PretrainingPictures
 from osediff_exp.pretraining.prior import PriorPretraining
+from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.runtime import prepare_process, quiet_libraries
 from osediff_exp.tasks.dape import DAPE, dape_module, save_dape
 from osediff_exp.tasks.ranks import ranks_watched
@@ -131,14 +133,16 @@ def _use_cached_latents(data: RestorationDataModule, backbone: Backbone, setting
     folder = Path(given["folder"] or run_dir / "latents")
     large = copy.copy(pairs)
     large.crop_size = given["crop_size"]
-    cache_latents(
-        folder,
-        pairs=large,
-        vae=backbone.vae,
-        count=given["count"],
-        degraded_fraction=settings["degraded_fraction"],
-        fingerprint=fingerprint_of(backbone.vae, *(str(path) for paths in pairs.lists for path in paths)),
-    )
+    with FileProgress(total=given["count"], label="encoding photos", console=Console()) as progress:
+        cache_latents(
+            folder,
+            pairs=large,
+            vae=backbone.vae,
+            count=given["count"],
+            degraded_fraction=settings["degraded_fraction"],
+            fingerprint=fingerprint_of(backbone.vae, *(str(path) for paths in pairs.lists for path in paths)),
+            on_encoded=progress.advance,
+        )
     data.train_pairs = CachedLatents(folder=folder, size=size, seed=pairs.seed)  # type: ignore[assignment]
 
 
