@@ -43,8 +43,8 @@ class LastCheckpoint(pl.Callback):
         weights = [weight for weight in trainer.lightning_module.parameters() if weight.requires_grad]
         if not all_finite(weights):
             raise UserError(
-                f"after step {step} there are weights that are not finite: the checkpoint of before is kept; try a lower learning rate, or "
-                "another precision"
+                f"some weights are not finite after step {step}: the last good checkpoint is kept; try a lower learning rate or another "
+                "precision"
             )
         temporary = self.folder / "last.ckpt.part"
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from osediff_exp.data.pairs import TrainingPairs
 from osediff_exp.errors import UserError
 from osediff_exp.randomness import numpy_generator
+from osediff_exp.whole_files import whole_file
 
 
 class CachedLatents(Dataset[dict[str, Any]]):
@@ -90,6 +91,5 @@ def cache_latents(
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content))
-    part.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content))

@@ -142,7 +142,7 @@ def test_jobs_that_fit_pass() -> None:
     [
         (job_config(tasks=4), job_config(devices=2), "hydra.launcher.tasks_per_node=4, but trainer.devices=2: Slurm starts"),
         (job_config(nodes=1), job_config(num_nodes=2), "hydra.launcher.nodes=1, but trainer.num_nodes=2: Slurm starts"),
-        (job_config(tasks="auto"), job_config(devices="auto"), "hydra.launcher.tasks_per_node=auto: Slurm has to know how many"),
+        (job_config(tasks="auto"), job_config(devices="auto"), "hydra.launcher.tasks_per_node=auto: Slurm must know how many"),
         (job_config(tasks=2), job_config(devices=2, task="evaluate"), "task=evaluate works in one process: add trainer.devices=1"),
     ],
 )
