@@ -28,13 +28,17 @@ def one_process(backbone_folder: Path, folder: Path, **settings: Any) -> dict[st
 
 
 def two_processes(backbone_folder: Path, folder: Path, **settings: Any) -> dict[str, Any]:
+    done = run_two(backbone_folder, folder, **settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(folder / "trained.pt")
+
+
+def run_two(backbone_folder: Path, folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
     settings |= {"devices": 2, "photos": str(settings["photos"])}
     command = [sys.executable, str(WORKER), str(backbone_folder), str(folder), json.dumps(settings)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[1])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return torch.load(folder / "trained.pt")
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.slow
@@ -43,7 +47,6 @@ def two_processes(backbone_folder: Path, folder: Path, **settings: Any) -> dict[
     [
         (3, 1, 2, False),
         (3, 1, 2, True),
-        (1, 1, 1, False),  # one process has no validation picture
         (2, 2, 1, False),
         (2, 2, 2, True),
     ],
@@ -87,6 +90,15 @@ def test_a_training_goes_on_with_another_number_of_processes(backbone_folder: Pa
     whole = one_process(backbone_folder, tmp_path / "whole", batch_size=4, max_steps=6, **settings)
     assert largest_difference(on["weights"], whole["weights"]) < 1e-5
     assert largest_difference(on["average"], whole["average"]) < 1e-5
+
+
+@pytest.mark.slow
+def test_pictures_too_few_to_share_are_refused_and_nobody_waits(backbone_folder: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos" / "train", 3)
+    write_photos(tmp_path / "photos" / "val", 1)
+    done = run_two(backbone_folder, tmp_path / "two", photos=tmp_path / "photos", num_val=1, batch_size=2, accumulate=1)
+    assert done.returncode != 0
+    assert "1 validation pictures cannot be shared by 2 processes" in done.stderr
 
 
 @pytest.mark.slow

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_parts import write_photos
 
 ROOT = Path(__file__).parents[1]
@@ -147,3 +150,23 @@ def test_the_same_command_finishes_what_a_signal_stopped(task: str, number: sign
     finish(disturbed, *arguments)
     equal(facts(undisturbed / "out"), facts(disturbed / "out"))
     assert not [path for path in disturbed.rglob("*.part") if path.is_file()]
+
+
+def vae(out: Path) -> Facts:
+    return dict(load_file(out / "vae" / "diffusion_pytorch_model.safetensors"))
+
+
+@pytest.mark.slow
+def test_a_pretraining_killed_behind_its_last_checkpoint_ends_with_the_same_weights(place: Path) -> None:
+    """Nothing is left to train then, and the weights are the averaged ones all the same; so they are from the checkpoint before."""
+    command, folder = (*PRETRAIN, "pretrain.max_steps=6", "resume=auto"), place / "pretrain_end"
+    out = folder / "out"
+    finish(folder, *command)
+    whole = vae(out)
+    for damaged in (False, True):
+        shutil.rmtree(out / "vae")
+        if damaged:
+            (out / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
+        finish(folder, *command)
+        equal(whole, vae(out))
+        assert json.loads((out / "result.json").read_text())["steps"] == 6
