@@ -98,7 +98,7 @@ def test_pictures_too_few_to_share_are_refused_and_nobody_waits(backbone_folder:
     write_photos(tmp_path / "photos" / "val", 1)
     done = run_two(backbone_folder, tmp_path / "two", photos=tmp_path / "photos", num_val=1, batch_size=2, accumulate=1)
     assert done.returncode != 0
-    assert "1 validation pictures cannot be shared by 2 processes" in done.stderr
+    assert "1 validation picture cannot be shared by 2 processes" in done.stderr
 
 
 @pytest.mark.slow
