@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from osediff_exp.errors import UserError
+from osediff_exp.whole_files import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -89,17 +90,21 @@ class BadSteps:
             self.in_a_row = 0
         if self.in_a_row >= self.limit:
             path = folder / (f"bad_batch_rank{rank}.pt" if rank else "bad_batch.pt")
-            self._save(path, step)
+            try:
+                self._save(path, step)
+                batch = f"is in {path}"
+            except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+                batch = f"could not be saved ({type(error).__name__})"
             raise UserError(
                 f"{self.limit} steps in a row, up to step {step}, had a loss or gradient that is not finite: none changed a weight, "
-                f"and the last batch is in {path}; try a lower learning rate, other loss weights or another precision"
+                f"and the last batch {batch}; try a lower learning rate, other loss weights or another precision"
             )
         self._start_step()
 
     def _save(self, path: Path, step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         batches = [{key: _on_cpu(value) for key, value in batch.items()} for batch in self._batches]
-        torch.save({"step": step, "losses": [float(loss) for loss in self._losses], "batches": batches}, path)
+        with whole_file(path) as temporary:
+            torch.save({"step": step, "losses": [float(loss) for loss in self._losses], "batches": batches}, temporary)
 
     def state_dict(self) -> dict[str, int]:
         """Return the counts, for a checkpoint."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,17 @@ def one_process(backbone_folder: Path, folder: Path, **settings: Any) -> dict[st
 
 
 def two_processes(backbone_folder: Path, folder: Path, **settings: Any) -> dict[str, Any]:
+    done = run_two(backbone_folder, folder, **settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(folder / "trained.pt")
+
+
+def run_two(backbone_folder: Path, folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
     settings |= {"devices": 2, "photos": str(settings["photos"])}
     command = [sys.executable, str(WORKER), str(backbone_folder), str(folder), json.dumps(settings)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[1])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return torch.load(folder / "trained.pt")
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.slow
@@ -87,6 +93,15 @@ def test_a_training_goes_on_with_another_number_of_processes(backbone_folder: Pa
 
 
 @pytest.mark.slow
+def test_pictures_too_few_to_share_are_refused_and_nobody_waits(backbone_folder: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos" / "train", 3)
+    write_photos(tmp_path / "photos" / "val", 1)
+    done = run_two(backbone_folder, tmp_path / "two", photos=tmp_path / "photos", num_val=1, batch_size=2, accumulate=1)
+    assert done.returncode != 0
+    assert "1 validation picture cannot be shared by 2 processes" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_bad_loss_on_one_rank_skips_the_step_on_all(backbone_folder: Path, tmp_path: Path) -> None:
     write_photos(tmp_path / "photos" / "train", 3)
     settings: dict[str, Any] = {"photos": tmp_path / "photos", "num_val": 0, "accumulate": 1, "max_steps": 3}
@@ -94,3 +109,64 @@ def test_a_bad_loss_on_one_rank_skips_the_step_on_all(backbone_folder: Path, tmp
     one = one_process(backbone_folder, tmp_path / "one", batch_size=4, bad_rank=0, **settings)
     assert two["skipped"] == one["skipped"] == 1
     assert largest_difference(one["weights"], two["weights"]) < 1e-5
+
+
+TWO_RANKS = (
+    *("trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp", "trainer.max_steps=1000", "trainer.batch_size=1"),
+    *("trainer.log_every=1", "trainer.validate_every=1000", "trainer.checkpoint_every=2", "loss/terms=[mse]", "data.crop_size=32"),
+    *("data.val_size=64", "data.val_first=2", "metrics=psnr_ssim", "logger.wandb.mode=disabled", "hydra.run.dir=out"),
+)
+
+
+def rank_of(process: Path) -> str | None:
+    """Return the rank that Lightning gave a process that it started; None for any other process."""
+    try:
+        entries = (process / "environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is somebody else's
+        return None
+    return next((entry.partition(b"=")[2].decode() for entry in entries if entry.startswith(b"LOCAL_RANK=")), None)
+
+
+def rank_one(parent: int) -> int:
+    """Return the process of rank 1, which rank 0 has started."""
+    started = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return next(int(number) for number in started if rank_of(Path("/proc", number)) == "1")
+
+
+def ended(process: int) -> bool:
+    """Tell whether a process is gone, or only waits to be noticed by its parent."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the ranks in Linux's /proc")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_ends_the_other_within_a_minute(victim: int, tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[1])}
+    with (tmp_path / "said.txt").open("w") as said:
+        first = subprocess.Popen(
+            [sys.executable, "-m", "osediff_exp", *TWO_RANKS],
+            cwd=tmp_path, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 400
+            while not (tmp_path / "out" / "checkpoints" / "last.ckpt").exists():
+                assert first.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.2)
+            ranks = [first.pid, rank_one(first.pid)]
+            os.kill(ranks[victim], signal.SIGKILL)
+            killed = time.monotonic()
+            while not all(ended(rank) for rank in ranks):
+                assert time.monotonic() - killed < 60
+                time.sleep(0.1)
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
+            first.wait()
+    assert first.returncode != 0
+    assert "another process of this run has ended" in (tmp_path / "out" / "error.txt").read_text()
+    assert "Traceback" not in (tmp_path / "said.txt").read_text()
+    assert not (tmp_path / "out" / "error.log").exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_parts import write_photos
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +53,11 @@ def training(out: Path) -> Facts:
     return tensors(out / "checkpoints" / "last.ckpt") | table(out / "metrics.csv", "train/images_per_second") | pixels(out / "images")
 
 
+def sweep(out: Path) -> Facts:
+    arms = {arm.name: training(arm) for arm in sorted(out.iterdir()) if (arm / "result.json").is_file()}
+    return {"arms": list(arms)} | {f"{arm}/{name}": fact for arm, facts in arms.items() for name, fact in facts.items()}
+
+
 def pretraining(out: Path) -> Facts:
     return tensors(out / "checkpoints" / "last.ckpt")
 
@@ -57,6 +65,7 @@ def pretraining(out: Path) -> Facts:
 COMMANDS: dict[str, tuple[tuple[str, ...], Callable[[Path], Facts]]] = {
     "train": ((*TRAIN, *SAMPLE, "resume=auto"), training),
     "pretrain": ((*PRETRAIN, "resume=auto"), pretraining),
+    "sweep": (("-m", "lambda2=0,1", *TRAIN, *SAMPLE), sweep),
     "restore": (("task=restore", "checkpoint=../trained", "input=../photos/train", "upscale=2"), lambda out: pixels(out / "restored")),
     "score": (("task=score", "pred=../photos/train", "gt=../photos/train", "metrics=basic"), lambda out: table(out / "per_image.csv")),
     "evaluate": (
@@ -75,7 +84,7 @@ def popen(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OSEDIFF_CACHE": str(folder / "own_cache")}
     return subprocess.Popen(
-        [sys.executable, "-m", "osediff_exp", *arguments, "hydra.run.dir=out"],
+        [sys.executable, "-m", "osediff_exp", *arguments, f"hydra.{'sweep' if '-m' in arguments else 'run'}.dir=out"],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -137,7 +146,27 @@ def test_the_same_command_finishes_what_a_signal_stopped(task: str, number: sign
         os.killpg(running.pid, number)
     said = running.communicate(timeout=300)[0]
     assert "Traceback" not in said, said[-2000:]
-    assert not (disturbed / "out" / "error.log").exists(), said[-2000:]
+    assert not list(disturbed.rglob("error.log")), said[-2000:]
     finish(disturbed, *arguments)
     equal(facts(undisturbed / "out"), facts(disturbed / "out"))
     assert not [path for path in disturbed.rglob("*.part") if path.is_file()]
+
+
+def vae(out: Path) -> Facts:
+    return dict(load_file(out / "vae" / "diffusion_pytorch_model.safetensors"))
+
+
+@pytest.mark.slow
+def test_a_pretraining_killed_behind_its_last_checkpoint_ends_with_the_same_weights(place: Path) -> None:
+    """Nothing is left to train then, and the weights are the averaged ones all the same; so they are from the checkpoint before."""
+    command, folder = (*PRETRAIN, "pretrain.max_steps=6", "resume=auto"), place / "pretrain_end"
+    out = folder / "out"
+    finish(folder, *command)
+    whole = vae(out)
+    for damaged in (False, True):
+        shutil.rmtree(out / "vae")
+        if damaged:
+            (out / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
+        finish(folder, *command)
+        equal(whole, vae(out))
+        assert json.loads((out / "result.json").read_text())["steps"] == 6

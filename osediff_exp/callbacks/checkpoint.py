@@ -43,8 +43,8 @@ class LastCheckpoint(pl.Callback):
         weights = [weight for weight in trainer.lightning_module.parameters() if weight.requires_grad]
         if not all_finite(weights):
             raise UserError(
-                f"after step {step} there are weights that are not finite: the checkpoint of before is kept; try a lower learning rate, or "
-                "another precision"
+                f"some weights are not finite after step {step}: the last good checkpoint is kept; try a lower learning rate or another "
+                "precision"
             )
         temporary = self.folder / "last.ckpt.part"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,3 +58,12 @@ class LastCheckpoint(pl.Callback):
             temporary.unlink(missing_ok=True)  # a full disk needs the room
             raise
         self._saved = step
+
+
+class PretrainingCheckpoint(LastCheckpoint):
+    """The same for a module whose optimizer Lightning steps: its steps are the trainer's, and the end leaves weights, no checkpoint."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step
+        if step != self._saved and step > 0 and step % self.every == 0:
+            self.save(trainer, step)

@@ -10,6 +10,8 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from osediff_exp.whole_files import whole_file
+
 Row = dict[str, float]
 
 
@@ -59,18 +61,11 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def save(self) -> None:
         columns = ["step", *dict.fromkeys(key for row in self._rows.values() for key in row)]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".part")
-        try:
-            with temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns, restval="")
-                writer.writeheader()
-                for step in sorted(self._rows):
-                    writer.writerow({"step": step, **{key: f"{value:.8g}" for key, value in self._rows[step].items()}})
-        except OSError:
-            temporary.unlink(missing_ok=True)  # a full disk needs the room
-            raise
-        temporary.replace(self.path)
+        with whole_file(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            for step in sorted(self._rows):
+                writer.writerow({"step": step, **{key: f"{value:.8g}" for key, value in self._rows[step].items()}})
         self._pending = 0
 
     @rank_zero_only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,7 +23,7 @@ _SHOWN = {
 
 
 class LiveProgress(pl.Callback):
-    """Show optimizer steps done, time left and the latest figures.
+    """Show optimizer steps done, time left and the latest figures; in a validation the pictures done, and the steps within one.
 
     Args:
         label: text before the bar, e.g. the arm's name.
@@ -37,6 +38,7 @@ class LiveProgress(pl.Callback):
         self._task: TaskID | None = None
         self._last_line = 0.0
         self._pace = Pace()
+        self._validated, self._to_validate = 0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_line, self._pace = time.monotonic(), Pace(_step(trainer))
@@ -56,6 +58,35 @@ class LiveProgress(pl.Callback):
             name = f"{self.label}: " if self.label else ""
             pace = self._pace(_step(trainer), _total(trainer))
             print(f"{name}step {_step(trainer)}/{_total(trainer)}  {pace}  {_figures(trainer)}", flush=True)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated, self._to_validate = 0, _num_to_validate(trainer)
+        if trainer.is_global_zero:
+            _let_tell(pl_module, self._tell_steps)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.is_global_zero:
+            self._validated = min(self._validated + len(batch["index"]), self._to_validate)
+            self._tell_validation("")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _let_tell(pl_module, None)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, figures=_figures(trainer))
+
+    def _tell_steps(self, done: int, steps: int) -> None:
+        if steps > 1:
+            self._tell_validation(f", step {done}/{steps}")
+
+    def _tell_validation(self, more: str) -> None:
+        said = f"validating {self._validated}/{self._to_validate}{more}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, figures=said)
+        elif not self.console.is_terminal and time.monotonic() - self._last_line >= self.seconds_between_lines:
+            self._last_line = time.monotonic()
+            print(f"{self.label}: {said}" if self.label else said, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
@@ -77,6 +108,19 @@ def _step(trainer: pl.Trainer) -> int:
 def _total(trainer: pl.Trainer) -> int | None:
     total = int(getattr(trainer.lightning_module, "max_steps", trainer.max_steps))
     return total if total > 0 else None
+
+
+def _num_to_validate(trainer: pl.Trainer) -> int:
+    """Return how many pictures this rank validates."""
+    given: Any = trainer.val_dataloaders
+    return sum(len(loader.dataset) for loader in (given if isinstance(given, list) else [given]) if loader is not None)
+
+
+def _let_tell(module: Any, on_step: Callable[[int, int], None] | None) -> None:
+    """Let a generator of many steps call ``on_step`` as it samples."""
+    generator: Any = getattr(module, "generator", None)
+    if hasattr(generator, "on_step"):
+        generator.on_step = on_step
 
 
 def _figures(trainer: pl.Trainer) -> str:

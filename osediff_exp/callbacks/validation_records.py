@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from osediff_exp.callbacks.wandb_run import log_pictures
+from osediff_exp.whole_files import whole_file
 
 
 class ValidationRecords(pl.Callback):
@@ -73,18 +74,14 @@ def _side_by_side(*images: Tensor) -> Image.Image:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    picture.save(temporary, format="PNG")
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def _write_per_image(path: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({key: value if isinstance(value, str) else f"{value:.6g}" for key, value in row.items()} for row in rows)
-    temporary.replace(path)

@@ -171,7 +171,7 @@ def _check_logging(config: DictConfig) -> None:
     for name in ("job_logging", "hydra_logging"):
         settings = OmegaConf.select(config, f"hydra.{name}")
         if settings is not None and (not OmegaConf.is_dict(settings) or settings.get("version") != 1):
-            raise UserError(f"hydra.{name}.version must be 1, as Python's logging wants it: leave it as it is")
+            raise UserError(f"hydra.{name}.version must be 1, as Python's logging requires: leave it as it is")
 
 
 def _check_targets(config: DictConfig) -> None:

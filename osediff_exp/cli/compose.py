@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
 
 from osediff_exp.cli.messages import as_user_errors
+from osediff_exp.cli.option_files import remember_option_files
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.cli.schema import EXPERIMENT_GROUP
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hydra.core.default_element import ResultDefault
+    from hydra._internal.config_repository import CachingConfigRepository
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
@@ -43,13 +44,22 @@ class Composer:
     def _options(self, group: str) -> list[str]:
         """Return the valid names of a group, sorted; empty where there is no such group."""
         with as_user_errors(_no_options):  # the search path may be wrong
-            found = self._loader.get_group_options(group, config_name=CONFIG_NAME, overrides=self._search)
-        return sorted(name for name in found if not name.startswith("_"))
+            return sorted(name for name in self._repository.get_group_options(group) if not name.startswith("_"))
 
     def _is_group(self, key: str) -> bool:
         """Tell whether ``key`` names a configuration group."""
         with as_user_errors(_no_options):
-            return bool(self._loader.get_group_options(key, None, config_name=CONFIG_NAME, overrides=self._search))
+            return bool(self._repository.get_group_options(key, None))
+
+    @cached_property
+    def _repository(self) -> CachingConfigRepository:
+        """The option files, for questions about them; a composition has its own, since it changes what it has read."""
+        return self._read(self._search)[1]
+
+    def _read(self, overrides: list[str]) -> tuple[list[Override], CachingConfigRepository]:
+        # Hydra has no public call that composes a given list of files.
+        parsed, repository = self._loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, overrides)
+        return parsed, repository
 
     def groups(self, parent: str = "") -> list[str]:
         """Return every group below ``parent``, with its full name; Hydra's own groups aside."""
@@ -83,14 +93,11 @@ class Composer:
 
     def _composed_reference(self, choices: tuple[str, ...]) -> DictConfig:
         with as_user_errors(self.options):
-            found = self._loader.compute_defaults_list(CONFIG_NAME, list(choices), RunMode.RUN).defaults
-            return self._merge([default for default in found if not str(default.config_path).startswith(f"{EXPERIMENT_GROUP}/")])
-
-    def _merge(self, files: list[ResultDefault]) -> DictConfig:
-        # Hydra has no public call that composes a given list of files.
-        _, repository = self._loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, self._search)
-        merged: DictConfig = self._loader._compose_config_from_defaults_list(defaults=files, repo=repository)
-        return merged
+            parsed, repository = self._read(list(choices))
+            files = create_defaults_list(repository, CONFIG_NAME, parsed, prepend_hydra=True, skip_missing=False).defaults
+            declaring = [file for file in files if not str(file.config_path).startswith(f"{EXPERIMENT_GROUP}/")]
+            merged: DictConfig = self._loader._compose_config_from_defaults_list(defaults=declaring, repo=repository)
+            return merged
 
 
 def _no_options(group: str) -> list[str]:
@@ -101,5 +108,6 @@ def _no_options(group: str) -> list[str]:
 def open_composer(conf: Path, overrides: list[str]) -> Iterator[Composer]:
     """Yield a Composer over ``conf``; ``overrides`` may hold a ``hydra.searchpath``."""
     register_resolvers()
+    remember_option_files()
     with initialize_config_dir(str(conf), job_name="osediff_exp", version_base="1.3"):
         yield Composer(search=[text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")])

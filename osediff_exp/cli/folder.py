@@ -44,7 +44,7 @@ def open_folder(plan: Plan) -> Iterator[None]:
 def _make_ready(plan: Plan, held: ExitStack) -> None:
     folder = plan.folder
     if plan.fresh and any((folder / name).exists() for name in _OURS):
-        print(f"{folder} held an earlier one, now in {set_aside(folder, plan.arms)}", file=sys.stderr)
+        print(f"{folder} held an earlier run, which is now {set_aside(folder, plan.arms)}", file=sys.stderr)
     if plan.sweep is None:
         keep_training(folder, plan.arms[0])
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def keep_training(folder: Path, config: DictConfig) -> None:
         return
     if config.task.name not in _TRAININGS:
         raise UserError(f"{folder} holds a training, whose records this task would replace: choose another hydra.run.dir")
-    print(f"{folder} held an earlier training, now in {set_aside(folder, [config])} (resume=auto goes on with one)", file=sys.stderr)
+    print(f"{folder} held an earlier training, which is now {set_aside(folder, [config])} (resume=auto goes on with it)", file=sys.stderr)
 
 
 def set_aside(folder: Path, configs: Sequence[DictConfig]) -> Path:
@@ -78,9 +78,9 @@ def set_aside(folder: Path, configs: Sequence[DictConfig]) -> Path:
     if any(is_held(path.parent) for path in [folder / LOCK, *folder.glob(f"*/{LOCK}")]):
         raise UserError(f"another process is at work in {folder}: let it finish, or choose another folder")
     if Path.cwd().is_relative_to(folder.resolve()):
-        raise UserError(f"{folder} is where you are, which is not moved: choose another folder")
+        raise UserError(f"{folder} is the current folder, which cannot be moved: choose another")
     if key := next((key for config in configs for key in _reads_from(folder, config)), None):
-        raise UserError(f"{folder} is what {key} reads from, so it is not moved: choose another folder")
+        raise UserError(f"{folder} is what {key} reads from and cannot be moved: choose another")
     names = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
     return folder.rename(next(name for name in names if not name.exists()))
 

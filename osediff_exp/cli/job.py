@@ -69,7 +69,7 @@ def _note(error: BaseException, run_dir: Path) -> None:
         return
     if is_interrupt(error):
         write_error(run_dir, "interrupted")  # the command itself says so
-    elif (line := what_stopped_it(error) or no_room(error)) is not None:
+    elif (line := what_stopped_it(error, in_sweep=HydraConfig.get().mode == RunMode.MULTIRUN) or no_room(error)) is not None:
         write_error(run_dir, _tell(line, run_dir))
     elif (mistake := _users_mistake(error)) is not None:
         write_error(run_dir, _tell(mistake, run_dir))

@@ -143,8 +143,8 @@ def _folder(composer: Composer, config: DictConfig, typed: list[str], sweep: Swe
     key, other = ("hydra.sweep.dir", "hydra.run.dir") if sweep else ("hydra.run.dir", "hydra.sweep.dir")
     is_typed = {name: any(text.lstrip("+").startswith(f"{name}=") for text in typed) for name in (key, other)}
     if is_typed[other] and not is_typed[key]:
-        what = "several runs, whose folder is" if sweep else "a single run, whose folder is"
-        raise UserError(f"{other} has no meaning here: this is {what} {key}: write {key}=FOLDER")
+        what = "these are several runs, whose folder is" if sweep else "this is a single run, whose folder is"
+        raise UserError(f"{other} has no meaning here: {what} {key}; write {key}=FOLDER")
     with as_user_errors(composer.options):
         text = OmegaConf.select(config, key)
     if not isinstance(text, str) or not text.strip():

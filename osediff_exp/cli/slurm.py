@@ -50,7 +50,7 @@ def _whole_number(config: DictConfig, key: str) -> int:
     except OmegaConfBaseException:  # an interpolation to something that is no number
         value = OmegaConf.select(config, _ONE_PER_RANK[key.rpartition(".")[2]])
     if type(value) is not int or value < 1:
-        raise UserError(f"{key}={value}: Slurm has to know how many, write a whole number above 0")
+        raise UserError(f"{key}={value}: Slurm must know how many: write a whole number above 0")
     return value
 
 

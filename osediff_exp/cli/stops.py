@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 _NO_ROOM = {errno.ENOSPC: "free some", errno.EDQUOT: "free some", errno.EROFS: "choose another folder"}
 
+_BACKENDS = ("gloo", "NCCL", "ProcessGroup", "TCPStore")
+_LOST = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "imeout", "remote process exited"),
+    *("Connection refused", "connection was likely closed", "communicator was aborted"),
+)
+
 
 class Terminated(SystemExit):
     """A termination signal, outside of Lightning."""
@@ -59,15 +65,24 @@ def requeued_by_slurm(error: BaseException) -> bool:
     return isinstance(error, SystemExit) and error.code == -1 and "SUBMITIT_EXECUTOR" in os.environ
 
 
-def what_stopped_it(error: BaseException) -> str | None:
-    """Return the line for an arm that a signal or the cluster stopped, None for one that failed by itself."""
+def what_stopped_it(error: BaseException, *, in_sweep: bool = False) -> str | None:
+    """Return the line for an arm that a signal, the cluster or a lost process stopped, None for one that failed by itself."""
+    go_on = f"the same command {'' if in_sweep else 'with resume=auto '}goes on from the last checkpoint"
     if is_termination(error):
-        return "stopped by a termination signal (scancel, kill, preemption?): the same command goes on from the last checkpoint"
+        return f"stopped by a termination signal (scancel, kill, preemption?): {go_on}"
     if is_time_limit(error):
-        return "Slurm's time limit (hydra.launcher.timeout_min) came: the same command goes on from the last checkpoint"
+        return f"Slurm's time limit (hydra.launcher.timeout_min) came: {go_on}"
     if requeued_by_slurm(error):
         return "preempted: Slurm has queued it again, and it goes on from its last checkpoint then"
+    if is_lost_rank(error):
+        return f"another process of this run has ended (memory, a signal, a lost machine? its own output may say): {go_on}"
     return None
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Tell whether a collective operation failed because another rank is gone or does not answer; gloo and NCCL say so in words alone."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(name in text for name in _BACKENDS) and any(words in text for words in _LOST)
 
 
 def no_room(error: BaseException | None) -> str | None:

@@ -51,7 +51,7 @@ class SidecarPrompt(PromptExtractor):
             others = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
             known = f"it names {', '.join(list(self.texts)[:3])}, ..." if len(self.texts) > 3 else f"it names {', '.join(self.texts)}"
             raise UserError(
-                f"prompt.file={self.path} says nothing of the picture {absent[0]}{others}; {known}: add a line for each, or give the "
+                f"prompt.file={self.path} has no line for the picture {absent[0]}{others}; {known}: add a line for each, or give the "
                 f"file that belongs to these pictures.{nearest(absent[0], self.texts)}"
             )
 
@@ -68,7 +68,7 @@ def read_sidecar(path: Path) -> dict[str, str]:
             name, text = _field(row, _NAME, path, number), _field(row, _TAGS, path, number)
             stem = Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else Path(name).name
             if texts.setdefault(stem, text) != text:
-                raise UserError(f"{path}, line {number}: '{stem}' stands there twice with different texts: keep one, pictures go by name")
+                raise UserError(f"{path}, line {number}: '{stem}' is listed twice with different texts: keep one line")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}): give a CSV or JSONL file of UTF-8 text") from error
     if not texts:

@@ -21,7 +21,7 @@ from osediff_exp.reporting.files import write_atomically
 from osediff_exp.restoration.picture_files import written_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -30,6 +30,20 @@ if TYPE_CHECKING:
     from osediff_exp.evaluation.pair_sets import Pair, PairSet
     from osediff_exp.evaluation.scoring import Row, Scorer
     from osediff_exp.restoration.base import ImageRestorer
+    from osediff_exp.restoration.progress import FileProgress
+
+
+class Watcher:
+    """Is told how far an evaluation is; this one keeps it to itself."""
+
+    def start(self, name: str) -> None:
+        """A picture's turn has come."""
+
+    def step(self, done: int, steps: int) -> None:
+        """The restorer has done ``done`` of the picture's ``steps``."""
+
+    def advance(self) -> None:
+        """The picture is done with."""
 
 
 @dataclass
@@ -67,7 +81,7 @@ class ArmResult:
 
 
 def evaluate_arm(
-    arm: Arm, pairs: PairSet, *, scorer: Scorer, pictures_dir: Path, log_dir: Path, on_picture: Callable[[], None] = lambda: None
+    arm: Arm, pairs: PairSet, *, scorer: Scorer, pictures_dir: Path, log_dir: Path, watcher: Watcher | FileProgress | None = None
 ) -> ArmResult:
     """Restore, save and score every pair with one restorer.
 
@@ -80,10 +94,10 @@ def evaluate_arm(
         scorer: fresh.
         pictures_dir: gets ``LABEL/NAME.png``.
         log_dir: gets ``LABEL.error.log``, a traceback, where the restorer fails with anything but a UserError.
-        on_picture: called after each picture.
+        watcher: is told of each picture, and of the steps within it.
     """
     result = ArmResult(arm.label)
-    _evaluate_pairs(arm, pairs, result, scorer, pictures_dir / arm.label, log_dir, on_picture)
+    _evaluate_pairs(arm, pairs, result, scorer, pictures_dir / arm.label, log_dir, watcher or Watcher())
     free_memory()  # nothing refers to the restorer any more, and the next one loads its own networks
     result.rows, result.notes = scorer.table(), scorer.notes()
     if result.rows and not result.error:
@@ -92,19 +106,21 @@ def evaluate_arm(
 
 
 def _evaluate_pairs(
-    arm: Arm, pairs: PairSet, result: ArmResult, scorer: Scorer, folder: Path, log_dir: Path, on_picture: Callable[[], None]
+    arm: Arm, pairs: PairSet, result: ArmResult, scorer: Scorer, folder: Path, log_dir: Path, watcher: Watcher | FileProgress
 ) -> None:
     with _failure_noted(result, log_dir):
         restorer = arm.build()
         result.steps, result.method = restorer.steps, restorer.method
+        restorer.tell_steps(watcher.step)
     for pair in pairs:
         restored = None
+        watcher.start(pair.name)
         if not result.error:
             with _failure_noted(result, log_dir):
                 restored = _restore(restorer, pair, result)
         if restored is not None:
             _keep(restored, pair, result, scorer, folder)
-        on_picture()
+        watcher.advance()
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def weights_of(metric: str) -> Iterator[None]:
     except Exception as error:  # downloads and damaged files fail in many ways; each means that the weights cannot be had
         reason = " ".join(f"{type(error).__name__} {error}".split())
         raise UserError(
-            f"the weights of {metric} cannot be had ({_shortened(reason)}): run once with a network, "
+            f"the weights of {metric} cannot be loaded ({_shortened(reason)}): run once with a network, "
             f"or copy the folders {torch.hub.get_dir()}, ~/.cache/huggingface and ~/.cache/clip of a machine that did"
         ) from error
     finally:

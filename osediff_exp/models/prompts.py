@@ -40,7 +40,7 @@ class PromptExtractor(ABC):
         Raises:
             UserError: this source has none.
         """
-        raise UserError("the method attends to features of the picture, which this prompt has none of: choose prompt=tagged or prompt=ram")
+        raise UserError("this method needs image features, which this prompt does not give: choose prompt=tagged or prompt=ram")
 
     @property
     def in_training(self) -> PromptExtractor:

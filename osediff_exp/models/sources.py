@@ -75,8 +75,8 @@ def resolve_source(sources: list[str], load: PartLoader) -> Source:
         except (OSError, ValueError, UserError) as error:
             faults.append(f"{text}: {_first_line(error)}")
     raise UserError(
-        f"no source of the backbone can be had ({'; '.join(faults) or 'backbone.loader.sources is empty'}): put a folder in diffusers "
-        "layout on disk and pass backbone.loader.sources=[FOLDER]"
+        f"none of the backbone's sources can be loaded ({'; '.join(faults) or 'backbone.loader.sources is empty'}): put a folder in "
+        "diffusers layout on disk and pass backbone.loader.sources=[FOLDER]"
     )
 
 

@@ -76,7 +76,7 @@ class ValidationScores(nn.Module):
 def check_validation_share(num_pictures: int, world_size: int) -> None:
     """Raise UserError where a process would have no validation picture: Lightning passes it by, and the others wait for it for ever."""
     if 0 < num_pictures < world_size:
+        pictures = f"{num_pictures} validation picture{'s' * (num_pictures > 1)}"
         raise UserError(
-            f"{num_pictures} validation pictures cannot be shared by {world_size} processes: give at least {world_size}, none at all, "
-            "or set trainer.devices lower"
+            f"{pictures} cannot be shared by {world_size} processes: give at least {world_size}, none at all, or set trainer.devices lower"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 from osediff_exp.data.pairs import TrainingPairs
 from osediff_exp.errors import UserError
 from osediff_exp.randomness import numpy_generator
-
-log = logging.getLogger(__name__)
+from osediff_exp.whole_files import whole_file
 
 
 class CachedLatents(Dataset[dict[str, Any]]):
@@ -44,11 +43,19 @@ class CachedLatents(Dataset[dict[str, Any]]):
 
 @torch.no_grad()
 def cache_latents(
-    folder: Path, *, pairs: TrainingPairs, vae: AutoencoderKL, count: int, degraded_fraction: float, fingerprint: str
+    folder: Path,
+    *,
+    pairs: TrainingPairs,
+    vae: AutoencoderKL,
+    count: int,
+    degraded_fraction: float,
+    fingerprint: str,
+    on_encoded: Callable[[int], None] = lambda number: None,
 ) -> None:
     """Encode the first ``count`` samples of ``pairs`` (posterior's mode, scaled) into ``folder``, each sharp or degraded.
 
     An interrupted call goes on where it stopped. A folder that another VAE, other photos or another number filled is refused.
+    ``on_encoded`` is told how many more there are: first those of before, then each.
 
     Raises:
         UserError: the folder was filled with something else.
@@ -67,6 +74,7 @@ def cache_latents(
         raise UserError(f"{folder} holds latents of another VAE, other photos or other settings: name another folder, or remove it")
     entries = before["entries"] if before else []
     latents = None if not entries else np.load(path, mmap_mode="r+")
+    on_encoded(len(entries))
     for k in range(len(entries), count):
         sample = pairs[k]
         degraded = bool(numpy_generator(pairs.seed, "degraded", k).random() < degraded_fraction)
@@ -79,10 +87,9 @@ def cache_latents(
         if len(entries) % 100 == 0 or len(entries) == count:
             latents.flush()
             _write(record, {"identity": identity, "entries": entries})
-            log.info("latents  %d/%d", len(entries), count)
+        on_encoded(1)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content))
-    part.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content))

@@ -11,6 +11,8 @@ from PIL import Image
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from osediff_exp.whole_files import whole_file
+
 
 def picture_grid(rows: list[Tensor]) -> Image.Image:
     """Return one picture whose rows are the given (N, 3, H, W) tensors in [0, 1]."""
@@ -34,5 +36,5 @@ class PretrainingPictures(pl.Callback):
         batch = pl_module.transfer_batch_to_device(next(iter(loader)), pl_module.device, 0)
         batch = {key: value[: self.num_pictures] for key, value in batch.items()}
         rows = pl_module.pictures(batch)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        picture_grid(list(rows.values())).save(self.folder / f"step_{trainer.global_step:06d}.png")
+        with whole_file(self.folder / f"step_{trainer.global_step:06d}.png") as temporary:
+            picture_grid(list(rows.values())).save(temporary, format="PNG")

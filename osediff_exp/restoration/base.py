@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -19,6 +21,9 @@ class ImageRestorer(ABC):
 
     steps: int | None = None
     method: str | None = None
+
+    def tell_steps(self, on_step: Callable[[int, int], None]) -> None:  # noqa: B027 - most methods have nothing to tell
+        """Let a method of many steps call ``on_step`` with (steps done, steps) while it works on a picture."""
 
     @abstractmethod
     def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:

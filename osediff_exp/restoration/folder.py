@@ -66,7 +66,7 @@ class FolderRestoration:
             progress.advance()
         restorer = load() if todo else None
         if restorer is not None:
-            restorer.generator.on_step = progress.step
+            restorer.tell_steps(progress.step)
         for job in todo:
             assert restorer is not None
             progress.start(job.source.name)

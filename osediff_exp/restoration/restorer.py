@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -169,6 +169,9 @@ class Restorer(ImageRestorer):
         """Restore a photo with its transparency and its bits, as :meth:`restore` does for Pillow images."""
         with torch.inference_mode():
             return picture.rebuilt(self._restore([picture.rgb()], scale, [name])[0])
+
+    def tell_steps(self, on_step: Callable[[int, int], None]) -> None:
+        self.generator.on_step = on_step
 
     def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():

@@ -34,6 +34,7 @@ from osediff_exp.models.prompts import TaggedPrompt
 from osediff_exp.models.taggers.benchmark import benchmark_tagger
 from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.restoration.numerics import choose_device
+from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.prompting import build_prompts
 from osediff_exp.tasks.resuming import Start
@@ -57,12 +58,21 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     settings = config.benchmark
     _check(settings)
     photo = sample_photo()
-    with one_core():
-        figures: Figures = {f"degradation_{key}": value for key, value in _degradation(config, photo).items()}
-        figures["metrics_seconds_per_image"] = metric_seconds(photo, num_images=settings.num_images)
-    figures["degradation_target_ms"] = DEGRADATION_TARGET_MS
-    figures["data_samples_per_second"] = data_rate(config, run_dir, num_batches=settings.num_batches)
-    figures |= _prompts(config, photo, run_dir)
+    with FileProgress(total=4, label="measuring", console=Console(stderr=True)) as progress:
+        progress.start("degradation")
+        with one_core():
+            figures: Figures = {f"degradation_{key}": value for key, value in _degradation(config, photo).items()}
+            progress.advance()
+            progress.start("metrics")
+            figures["metrics_seconds_per_image"] = metric_seconds(photo, num_images=settings.num_images)
+        progress.advance()
+        progress.start("data loading")
+        figures["degradation_target_ms"] = DEGRADATION_TARGET_MS
+        figures["data_samples_per_second"] = data_rate(config, run_dir, num_batches=settings.num_batches)
+        progress.advance()
+        progress.start("prompts and training step")
+        figures |= _prompts(config, photo, run_dir)
+        progress.advance()
     figures |= {"peak_memory_gib": peak_memory_gib(), "threads": torch.get_num_threads(), "machine": machine()}
     _print(figures)
     return figures

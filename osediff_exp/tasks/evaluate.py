@@ -123,7 +123,7 @@ def evaluate(
         scorer = Scorer(metrics, missing, device=device)
         with FileProgress(total=len(pairs), label=arm.label, console=Console(stderr=True)) as progress:
             folders = {"pictures_dir": run_dir / PICTURES, "log_dir": run_dir}
-            results.append(evaluate_arm(arm, pairs, scorer=scorer, on_picture=progress.advance, **folders))
+            results.append(evaluate_arm(arm, pairs, scorer=scorer, watcher=progress, **folders))
     return results, missing
 
 
@@ -199,4 +199,4 @@ def _losses(pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str]
     lost = [f"{len(pairs.problems)} pictures of the test set take no part: {describe(pairs.problems)}"] if pairs.problems else []
     lost += [f"{result.label} failed: {result.error}" for result in results if result.error]
     lost += [f"{result.label} lacks {len(result.problems)} pictures: {describe(result.problems)}" for result in results if result.problems]
-    return lost + ([f"metrics that could not be had: {', '.join(missing)} (see missing in result.json)"] if missing else [])
+    return lost + ([f"metrics that are missing: {', '.join(missing)} (see missing in result.json)"] if missing else [])

@@ -12,10 +12,12 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import Logger
+from rich.console import Console
 from torch import Tensor
 
+from osediff_exp.callbacks.checkpoint import PretrainingCheckpoint
 from osediff_exp.callbacks.ema import warmed_up_decay
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.callbacks.progress import LiveProgress
@@ -29,8 +31,10 @@ from osediff_exp.pretraining.initial import initial_backbone, load_vae
 from osediff_exp.pretraining.latents import CachedLatents, cache_latents
 from osediff_exp.pretraining.pictures import PretrainingPictures
 from osediff_exp.pretraining.prior import PriorPretraining
+from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.runtime import prepare_process, quiet_libraries
 from osediff_exp.tasks.dape import DAPE, dape_module, save_dape
+from osediff_exp.tasks.ranks import ranks_watched
 from osediff_exp.tasks.resuming import checkpoint_to_resume
 
 log = logging.getLogger(__name__)
@@ -41,6 +45,13 @@ class _Position(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer.datamodule.set_position(trainer.global_step)  # type: ignore[attr-defined]
+
+
+class _AveragedWeights(WeightAveraging):
+    """Leave the averaged weights in the module, also where the checkpoint was that of the last step and nothing is left to train."""
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._copy_average_to_current(pl_module)  # Lightning does so in on_train_end, which such a fit passes by
 
 
 def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None]:
@@ -122,14 +133,16 @@ def _use_cached_latents(data: RestorationDataModule, backbone: Backbone, setting
     folder = Path(given["folder"] or run_dir / "latents")
     large = copy.copy(pairs)
     large.crop_size = given["crop_size"]
-    cache_latents(
-        folder,
-        pairs=large,
-        vae=backbone.vae,
-        count=given["count"],
-        degraded_fraction=settings["degraded_fraction"],
-        fingerprint=fingerprint_of(backbone.vae, *(str(path) for paths in pairs.lists for path in paths)),
-    )
+    with FileProgress(total=given["count"], label="encoding photos", console=Console()) as progress:
+        cache_latents(
+            folder,
+            pairs=large,
+            vae=backbone.vae,
+            count=given["count"],
+            degraded_fraction=settings["degraded_fraction"],
+            fingerprint=fingerprint_of(backbone.vae, *(str(path) for paths in pairs.lists for path in paths)),
+            on_encoded=progress.advance,
+        )
     data.train_pairs = CachedLatents(folder=folder, size=size, seed=pairs.seed)  # type: ignore[assignment]
 
 
@@ -137,9 +150,6 @@ def _fit(
     module: pl.LightningModule, data: RestorationDataModule, config: DictConfig, settings: dict[str, Any], run_dir: Path
 ) -> pl.Trainer:
     """Train ``module`` for ``settings["max_steps"]`` steps; where ``ema_decay`` is set, it ends with averaged weights."""
-    checkpoint = ModelCheckpoint(
-        dirpath=run_dir / "checkpoints", filename="last", every_n_train_steps=settings["validate_every"], enable_version_counter=False
-    )
     csv = MetricsCsv(path=str(run_dir / "metrics.csv"))
     loggers: list[Logger] = [csv]
     trainer = pl.Trainer(
@@ -153,20 +163,24 @@ def _fit(
         log_every_n_steps=25,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        enable_checkpointing=False,
         logger=loggers,
         callbacks=[
-            *([WeightAveraging(avg_fn=_ema(settings["ema_decay"]))] if settings["ema_decay"] is not None else []),
+            *([_AveragedWeights(avg_fn=_ema(settings["ema_decay"]))] if settings["ema_decay"] is not None else []),
             SkipBadSteps(limit=settings["max_bad_steps"], folder=run_dir),
             _Position(),
             *([PretrainingPictures(folder=run_dir / "images")] if hasattr(module, "pictures") else []),
-            checkpoint,
+            PretrainingCheckpoint(every=settings["validate_every"], folder=str(run_dir / "checkpoints")),
             LiveProgress(),
         ],
         enable_model_summary=False,
         enable_progress_bar=False,
     )
     resume = checkpoint_to_resume(config, run_dir, steps="global_step")
-    trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume), weights_only=True)
+    with ranks_watched():
+        trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume), weights_only=True)
+    if not trainer.callback_metrics:  # stopped behind its last step: the figures are those of its weights
+        trainer.validate(module, datamodule=data, verbose=False)
     return trainer
 
 

@@ -36,7 +36,8 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     if config.target not in _TARGETS:
         raise UserError(f"target={config.target} is unknown; give html, wandb or all.{nearest(str(config.target), _TARGETS)}")
     html = config.target != "wandb"
-    comparison = (write_comparison if html else compare)(folders, settings_of(config), run_dir)
+    with Console(stderr=True).status("comparing the runs"):  # on a terminal; minutes, where there are many pictures
+        comparison = (write_comparison if html else compare)(folders, settings_of(config), run_dir)
     if html:
         print_comparison(comparison, Console())
     figures = _figures(comparison) | ({"report": str(comparison.page)} if html else {})

@@ -29,6 +29,7 @@ from osediff_exp.tasks.arm import this_arm
 from osediff_exp.tasks.costs import restoring_macs
 from osediff_exp.tasks.methods import build_method
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
+from osediff_exp.tasks.ranks import ranks_watched
 from osediff_exp.tasks.resuming import Start, start_of
 
 Figures = dict[str, float | int | str | None]
@@ -52,7 +53,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     with closed_as_failed(trainer.loggers):
         finished = start.steps >= config.trainer.max_steps
         if not finished:
-            with stop.watching(trainer):
+            with stop.watching(trainer), ranks_watched():
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt

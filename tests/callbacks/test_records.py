@@ -90,6 +90,18 @@ def test_a_training_leaves_pictures_tables_and_one_checkpoint(backbone: Backbone
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)["steps_taken"] == 3
 
 
+def test_a_validation_tells_how_far_it_is(backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = make_module(backbone, terms=make_terms(backbone, "mse"), max_steps=1)
+    progress = LiveProgress(label="arm", seconds_between_lines=0.0)
+    data = make_data(tmp_path / "photos", batch_size=1)
+    make_trainer(tmp_path, callbacks=[progress], validate_every=1).fit(module, datamodule=data)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "validating" in line][-1] == "arm: validating 3/3"
+    assert module.generator.on_step is None
+    progress._tell_steps(20, 200)
+    assert capsys.readouterr().out == "arm: validating 3/3, step 20/200\n"
+
+
 def test_checkpoints_are_written_at_multiples_and_at_the_end(tmp_path: Path) -> None:
     steps = []
 

@@ -56,6 +56,21 @@ def test_what_lightning_leaves_in_the_environment_ends_with_the_run(monkeypatch:
     assert dict(os.environ) == before
 
 
+@pytest.mark.parametrize(
+    ("line", "lost"),
+    [
+        ("[../third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:23425: Connection reset by peer", True),
+        ("[/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 60000ms for recv operation to complete", True),
+        ("NCCL communicator was aborted on rank 0", True),
+        ("[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9)", True),
+        ("[Errno 104] Connection reset by peer", False),  # a download
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_a_rank_that_is_gone_is_told_from_other_errors(line: str, lost: bool) -> None:
+    assert ("another process of this run has ended" in str(what_stopped_it(RuntimeError(line)))) is lost
+
+
 FAILING_RANK = """
 import os
 from osediff_exp.cli.ranks import end_as_failed
@@ -93,6 +108,8 @@ def test_signals_are_told_from_failures(monkeypatch: pytest.MonkeyPatch) -> None
     assert is_interrupt(interrupted.value)
     assert not is_interrupt(SystemExit(1))
     assert "termination signal" in str(what_stopped_it(SIGTERMException()))
+    assert "the same command with resume=auto goes on" in str(what_stopped_it(SIGTERMException()))
+    assert "the same command goes on" in str(what_stopped_it(SIGTERMException(), in_sweep=True))
     assert what_stopped_it(SystemExit(3)) is what_stopped_it(UncompletedJobError()) is None
     assert not requeued_by_slurm(SystemExit(-1))
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
@@ -125,7 +142,7 @@ def test_jobs_that_fit_pass() -> None:
     [
         (job_config(tasks=4), job_config(devices=2), "hydra.launcher.tasks_per_node=4, but trainer.devices=2: Slurm starts"),
         (job_config(nodes=1), job_config(num_nodes=2), "hydra.launcher.nodes=1, but trainer.num_nodes=2: Slurm starts"),
-        (job_config(tasks="auto"), job_config(devices="auto"), "hydra.launcher.tasks_per_node=auto: Slurm has to know how many"),
+        (job_config(tasks="auto"), job_config(devices="auto"), "hydra.launcher.tasks_per_node=auto: Slurm must know how many"),
         (job_config(tasks=2), job_config(devices=2, task="evaluate"), "task=evaluate works in one process: add trainer.devices=1"),
     ],
 )

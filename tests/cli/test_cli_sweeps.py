@@ -108,7 +108,7 @@ def test_fresh_sets_the_chosen_folder_aside(run: Call, workplace: Path, argument
     for number in (1, 2):
         fresh = run(*command, "fresh=true")
         assert fresh.returncode == 0, fresh.stderr
-        assert f"{workplace / 'here'} held an earlier one, now in {workplace / 'here'}.{number}" in fresh.stderr
+        assert f"{workplace / 'here'} held an earlier run, which is now {workplace / 'here'}.{number}" in fresh.stderr
         assert "going on" not in fresh.stderr
     assert sorted(path.read_text() for path in (workplace / "here.1").rglob("result.json")) == before
     assert len(list((workplace / "here").rglob("result.json"))) == len(before)
@@ -128,13 +128,13 @@ def test_a_training_given_again_with_its_folder_is_kept(workplace: Path, capsys:
         keep_training(workplace / "half", settings("score"))
     assert (checkpoint.read_text(), capsys.readouterr().err) == ("hours", "")
     reads = OmegaConf.merge(settings("train"), {"pretrain": {"vae": str(checkpoint.parent), "title": "a/b"}})
-    with pytest.raises(UserError, match=r"half is what pretrain.vae reads from, so it is not moved: choose another folder"):
+    with pytest.raises(UserError, match=r"half is what pretrain.vae reads from and cannot be moved: choose another"):
         keep_training(workplace / "half", reads)  # type: ignore[arg-type]
     keep_training(workplace / "half", settings("train"))
     assert (workplace / "half.1" / "checkpoints" / "last.ckpt").read_text() == "hours"
     assert not (workplace / "half").exists()
     assert capsys.readouterr().err == (
-        f"{workplace / 'half'} held an earlier training, now in {workplace / 'half.1'} (resume=auto goes on with one)\n"
+        f"{workplace / 'half'} held an earlier training, which is now {workplace / 'half.1'} (resume=auto goes on with it)\n"
     )
 
 
@@ -147,4 +147,4 @@ def test_fresh_moves_neither_where_somebody_works_nor_where_one_is(call: Call, w
     (workplace / "multirun.yaml").write_text("")
     mine = call("-m", "seed=1,2", "hydra.sweep.dir=.", "fresh=true")
     assert (mine.returncode, len(mine.stderr.splitlines())) == (2, 1)
-    assert "is where you are" in mine.stderr
+    assert "is the current folder" in mine.stderr

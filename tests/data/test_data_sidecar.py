@@ -35,7 +35,7 @@ def test_a_sidecar_of_other_pictures_is_one_clear_line(tmp_path: Path) -> None:
     prompts = sidecar(tmp_path, CSV)
     prompts.expect(["castle", "sea"])
     with pytest.raises(
-        UserError, match=r"tags\.csv says nothing of the picture castles \(and 1 more\); it names castle, sea, v1\.5, \.\.\."
+        UserError, match=r"tags\.csv has no line for the picture castles \(and 1 more\); it names castle, sea, v1\.5, \.\.\."
     ) as caught:
         prompts.expect(["sea", "castles", "bridge"])
     assert "Did you mean 'castle'?" in str(caught.value)
@@ -46,7 +46,7 @@ def test_a_sidecar_of_other_pictures_is_one_clear_line(tmp_path: Path) -> None:
     [
         ("picture,words\na,b\n", "tags.csv", r"line 2 has no 'name'"),
         ("name,tags\n", "tags.csv", "names no picture"),
-        ("name,tags\na,x\na,y\n", "tags.csv", r"line 3: 'a' stands there twice"),
+        ("name,tags\na,x\na,y\n", "tags.csv", r"line 3: 'a' is listed twice"),
         ('{"name": "a"}\n', "tags.jsonl", r"line 1 has no 'tags'"),
         ("name,tags\n", "tags.jsonl", "line 1 is no JSON"),
         ("[1]\n", "tags.jsonl", "line 1 is no object"),

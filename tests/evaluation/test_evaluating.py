@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from osediff_exp.errors import UserError
 from osediff_exp.evaluation.arms import Arm, make_arm
-from osediff_exp.evaluation.evaluating import ArmResult, evaluate_arm, on_8_bit_grid, save_picture
+from osediff_exp.evaluation.evaluating import ArmResult, Watcher, evaluate_arm, on_8_bit_grid, save_picture
 from osediff_exp.evaluation.pair_sets import Pair, PairSet
 from osediff_exp.evaluation.scoring import Scorer
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
@@ -59,14 +60,38 @@ def read(path: Path) -> Tensor:
 
 
 def test_the_saved_picture_is_what_is_scored(tmp_path: Path) -> None:
-    seen: list[int] = []
-    result = evaluate(Arm("bicubic", BicubicRestorer), tmp_path, on_picture=lambda: seen.append(1))
+    result = evaluate(Arm("bicubic", BicubicRestorer), tmp_path)
     assert [row["name"] for row in result.rows] == ["p0", "p1", "p2"]
     for row, pair in zip(result.rows, make_pairs(), strict=True):
         picture = read(tmp_path / "images" / "bicubic" / f"{row['name']}.png")
         assert row["psnr"] == pytest.approx(psnr_y(picture, pair.hr).item(), abs=1e-9)
     assert result.averages == {"psnr": pytest.approx(sum(float(row["psnr"]) for row in result.rows) / 3)}
-    assert (len(seen), result.error, result.problems, result.steps) == (3, "", [], None)
+    assert (result.error, result.problems, result.steps) == ("", [], None)
+
+
+def test_pictures_and_the_steps_within_one_are_told(tmp_path: Path) -> None:
+    class Sampler(BicubicRestorer):
+        def tell_steps(self, on_step: Callable[[int, int], None]) -> None:
+            self.on_step = on_step
+
+        def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
+            self.on_step(1, 2)
+            return super().__call__(lr, scale=scale, names=names)
+
+    said: list[str] = []
+
+    class Notes(Watcher):
+        def start(self, name: str) -> None:
+            said.append(name)
+
+        def step(self, done: int, steps: int) -> None:
+            said.append(f"{done}/{steps}")
+
+        def advance(self) -> None:
+            said.append("done")
+
+    evaluate(Arm("sampler", Sampler), tmp_path, watcher=Notes())
+    assert said == [word for name in ("p0", "p1", "p2") for word in (name, "1/2", "done")]
 
 
 def test_a_refused_picture_is_named_and_the_others_count(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_what_goes_wrong_while_a_network_is_built_is_one_line_with_a_remedy(fake
         return create
 
     fake_pyiqa["create"] = refuse(OSError("no route\nto host"))
-    with pytest.raises(UserError, match=r"the weights of musiq cannot be had \(OSError no route to host\): run once with a network"):
+    with pytest.raises(UserError, match=r"the weights of musiq cannot be loaded \(OSError no route to host\): run once with a network"):
         PyiqaMetric(name="musiq")
     fake_pyiqa["create"] = refuse(ModuleNotFoundError("No module named 'timm'"))
     with pytest.raises(UserError, match=r"maniqa-pipal needs a package .*'timm'.*osediff-exp\[iqa\]"):

@@ -56,7 +56,7 @@ class SeeSRGenerator(PixelControlled):
         gradient_checkpointing: bool = False,
     ) -> None:
         if image_embeds_shape is None:
-            raise UserError("method=seesr attends to what a tagger sees in the picture: choose prompt=tagged or prompt=ram")
+            raise UserError("method=seesr needs a tagger's image features: choose prompt=tagged or prompt=ram")
         super().__init__(backbone=backbone, chain=DDPMSampler(spacing=spacing), steps=steps, guidance=guidance, start=start)
         self.image_embeds_shape = (image_embeds_shape[0], image_embeds_shape[1])
         self.network = SeeSRNetwork(backbone=backbone, token_width=image_embeds_shape[1], gradient_checkpointing=gradient_checkpointing)

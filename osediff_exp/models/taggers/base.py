@@ -49,4 +49,4 @@ class Tagger(ABC):
 
     def image_embeds(self, images: Tensor) -> Tensor:
         """Return the tagger's features (B, N, E) of images (B, 3, H, W) in [0, 1], where the images are; UserError where it has none."""
-        raise UserError("the method attends to features of the picture, which this tagger has none of: choose prompt=tagged or prompt=ram")
+        raise UserError("this method needs image features, which this tagger does not give: choose prompt=tagged or prompt=ram")

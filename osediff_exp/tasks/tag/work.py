@@ -60,7 +60,8 @@ class Work:
         found = self.extractor.figures()
         hits, misses = int(found["tag_cache_hits"]), int(found["tag_cache_misses"])
         kept = "nowhere (prompt.cache=null)" if self.tagger.root is None else str(self.tagger.root)
-        self.console.print(f"{misses} tagged, {hits} known before; kept in {kept}", highlight=False, soft_wrap=True)
+        place = "not kept (prompt.cache=null)" if self.tagger.root is None else f"kept in {kept}"
+        self.console.print(f"{misses} tagged, {hits} known before; {place}", highlight=False, soft_wrap=True)
         return {
             "num_images": hits + misses,
             **found,

@@ -1,0 +1,35 @@
+"""Option files are read once, and a caller's changes are its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from osediff_exp.cli.compose import open_composer
+from osediff_exp.cli.option_files import FileConfigSource
+
+
+def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    real = OmegaConf.load
+    monkeypatch.setattr(OmegaConf, "load", staticmethod(lambda file: reads.append(1) or real(file)))
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    source = FileConfigSource("main", f"file://{tmp_path}")
+    first = source.load_config("config")
+    first.config.a = 2
+    assert (source.load_config("config").config, len(reads)) == ({"a": 1}, 1)
+    (tmp_path / "config.yaml").write_text("a: 33\n")
+    assert (source.load_config("config").config, len(reads)) == ({"a": 33}, 2)
+
+
+def test_what_one_command_overrides_is_not_in_the_next(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("defaults: [_self_, part: one]\na: {b: 1}\n")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "one.yaml").write_text("c: [1, 2]\n")
+    for value in ("5", "6"):
+        with open_composer(tmp_path, []) as composer:
+            assert composer.whole([f"a.b={value}", f"part.c=[{value}]"]).part.c == [int(value)]
+            assert composer.reference([f"a.b={value}"]).a.b == 1
+            assert composer.whole([]).part.c == [1, 2]
