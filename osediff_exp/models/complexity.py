@@ -16,6 +16,7 @@ from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.empty_backbone import text_inputs
 from osediff_exp.models.generator_base import PARTS, Context, Generator
+from osediff_exp.models.lora_layers import plain_lora
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs
         raise UserError(f"complexity.size={size} must be a positive multiple of {multiple}, the backbone's: {_nearby(size, multiple)} fits")
     num_prompts = 2 if generator.wants_negative else 1
     text = {"text_encoder": num_prompts * sum(count_macs(lambda: backbone.text_encoder(text_inputs(backbone))).values())}
-    unmerged = _generator_macs(backbone, generator, size)
+    with plain_lora():
+        unmerged = _generator_macs(backbone, generator, size)
     adapted = [layer for layer in generator.modules() if isinstance(layer, BaseTunerLayer)]
     for layer in adapted:
         layer.merge()
