@@ -36,6 +36,7 @@ RULES: dict[str, Rule] = {
     "benchmark.training_step": flag(),
     "benchmark.memory": flag(),
     "benchmark.parts": several(word("degradation", "data", "scoring", "step", "restoring", "startup", "real_size"), 1),
+    "benchmark.real_size": group(),
     "benchmark.real_size.architecture": text(empty=False),
     "benchmark.real_size.size": whole(64, 65536, multiple=64),
     "benchmark.real_size.batch_sizes": several(whole(1, 4096), 1),
