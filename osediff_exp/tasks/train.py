@@ -27,6 +27,7 @@ from osediff_exp.module import RestorationModule
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
 from osediff_exp.tasks.methods import build_method
+from osediff_exp.tasks.precision import with_precision
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
 from osediff_exp.tasks.resuming import Start, start_of
 
@@ -40,6 +41,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     _leave_process_group()  # of an earlier arm in this process that failed: ours has other ranks
     start = start_of(config, run_dir)
     backbone = instantiate(config.backbone.loader)
+    config = with_precision(config, backbone)
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
     module = build_module(config, backbone, run_dir)

@@ -46,6 +46,7 @@ from osediff_exp.tasks.benchmark.scoring import compare_scoring
 from osediff_exp.tasks.benchmark.side_by_side import Pair
 from osediff_exp.tasks.benchmark.starting import starting
 from osediff_exp.tasks.benchmark.training import comparable, compare_memory, compare_steps
+from osediff_exp.tasks.precision import with_precision
 from osediff_exp.tasks.prompting import build_prompts
 from osediff_exp.tasks.resuming import Start
 from osediff_exp.tasks.train import Figures, build_data, build_module, build_trainer, micro_batches_per_step
@@ -243,7 +244,7 @@ def _step_seconds(config: DictConfig, run_dir: Path, name: str) -> Figures:
             raise
         log.warning("the training step is not measured: %s", error.__cause__)
         return {f"{name}_seconds": None}
-    short = _without_company(config)
+    short = with_precision(_without_company(config), backbone)
     trainer, clock = build_trainer(short, run_dir, Start()), StepClock(accumulate=micro_batches_per_step(config))
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]
     module = build_module(short, backbone, run_dir)
