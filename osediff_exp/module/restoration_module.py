@@ -26,10 +26,13 @@ from osediff_exp.models.generator_base import Generator, GeneratorOutput
 from osediff_exp.models.prompt_cache.feature_store import FeatureStore
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
-from osediff_exp.module.figures import Speed, StepFigures, Stopwatch
+from osediff_exp.module.figures import Speed, StepFigures, Stopwatch, Waiting
 from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.module.scores import ValidationScores, check_validation_share
 from osediff_exp.module.stepping import Trained, step_together
+
+DATA_WAIT = "time/data_wait_seconds"
+"""Key in the log: seconds that a step spent between batches, since the row before."""
 
 
 class RestorationModule(pl.LightningModule):
@@ -101,7 +104,7 @@ class RestorationModule(pl.LightningModule):
         self._micro_batch = 0
         self.bad_steps = BadSteps(limit=max_bad_steps)
         self._figures = StepFigures()
-        self._speed = Speed()
+        self._speed, self._waiting = Speed(), Waiting()
         self._prompt_features = PromptFeatures(backbone.encode_prompts, open_features)
         self.prompting, self._restoring = Stopwatch(), Stopwatch()
 
@@ -167,9 +170,19 @@ class RestorationModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._speed.restart(self.steps_taken)
+        self._waiting.lap(self.steps_taken)
         for logger in self.loggers:
             if hasattr(logger, "forget_after"):  # a resumed run writes the rows behind its checkpoint anew
                 logger.forget_after(self.steps_taken)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._waiting.enter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._waiting.leave()  # called after the callbacks' own
+
+    def on_validation_end(self) -> None:
+        self._waiting.leave()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         last_round = self._micro_batch >= self.accumulate * (self.critic_updates - 1)
@@ -240,10 +253,11 @@ class RestorationModule(pl.LightningModule):
         return self.bad_steps.judge(norms, gather=gather, scale=1.0 if scaler is None else scaler.get_scale())
 
     def _step_figures(self, batch_size: int) -> dict[str, float]:
-        """Return the step's figures over all samples and ranks, and how many pictures a second all ranks have seen since the last."""
+        """Return the step's figures over all samples and ranks, how many pictures a second all ranks have seen since the last, and how long
+        a step of this rank waited for its data."""
         gather = self._gather if self.trainer.world_size > 1 else None
         images = batch_size * self.accumulate * self.critic_updates * self.trainer.world_size
-        speed = {"train/images_per_second": images * self._speed.lap(self.steps_taken)}
+        speed = {"train/images_per_second": images * self._speed.lap(self.steps_taken), DATA_WAIT: self._waiting.lap(self.steps_taken)}
         skipped = {"train/skipped_updates": float(self.bad_steps.skipped)} if self.bad_steps.skipped else {}
         return self._figures.means(device=self.device, gather=gather) | speed | skipped
 

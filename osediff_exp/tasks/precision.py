@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 def with_precision(config: DictConfig, backbone: Backbone) -> DictConfig:
     """Return the configuration with ``trainer.precision`` in place of ``auto``; what it says otherwise stays.
 
-    bf16-mixed on a GPU that has bf16. On a CPU with bf16 instructions the decoder's passes are measured both ways, in a single process only:
-    ranks must not differ. Everywhere else 32-true, because a CPU without them emulates bf16 ten times slower.
+    bf16-mixed on a GPU that has bf16. On a CPU with bf16 instructions the decoder's passes are measured both ways, in a single process
+    only: ranks must not differ. Everywhere else 32-true, because a CPU without them emulates bf16 ten times slower.
     """
     if config.trainer.precision != AUTO:
         return config

@@ -24,6 +24,7 @@ from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.complexity import measure_parameters
 from osediff_exp.module import RestorationModule
+from osediff_exp.module.restoration_module import DATA_WAIT
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
 from osediff_exp.tasks.methods import build_method
@@ -173,7 +174,7 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
     return (
         counts
         | {key.removeprefix("val/"): value for key, value in last.items() if key.startswith("val/")}
-        | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second")}
+        | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second", DATA_WAIT)}
         | {f"params_trainable_{name}": count for name, count in parameters.items()}
         | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size // module.critic_updates}
         | {"samples_seen": module.steps_taken * data.global_batch_size}
