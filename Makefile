@@ -11,10 +11,10 @@ BIN = $(VENV)/bin
 # One thread a process: the tests run side by side, and the benchmark's figures are those of one core.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: help run test test-all lint types photos benchmark clean
+.PHONY: help run test test-all lint types photos benchmark benchmark-gpu clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON) PHOTOS=$(PHOTOS) ARGS=$(ARGS) (ARGS follows the command, as in make run ARGS=seed=1)"
 
 run: $(VENV)/.installed-run ## train the four arms of the paper's Table 3 on the embedded photos, write the comparison
@@ -37,8 +37,12 @@ types: $(VENV)/.installed-dev ## check types
 photos: $(VENV)/.installed-run ## build the HQ training set from Debian packages of free photos (needs apt-get and dpkg-deb)
 	$(BIN)/python tools/make_photos.py "$(PHOTOS)" $(ARGS)
 
-benchmark: $(VENV)/.installed-run ## measure degradation, data loading, metrics and a training step
+benchmark: $(VENV)/.installed-run ## measure data, training step, restoring, scoring, start-up beside plain ways
 	$(BIN)/python -m osediff_exp task=benchmark $(ARGS)
+
+benchmark-gpu: $(VENV)/.installed-run ## Stable Diffusion 2.1's size with random weights on a GPU: step, memory, restoring
+	$(BIN)/python -m osediff_exp task=benchmark benchmark.parts=[real_size] benchmark.real_size.batch_sizes=[1,2,4] \
+	  benchmark.real_size.checkpointing=[true,false] benchmark.real_size.compile=true $(ARGS)
 
 clean: ## remove caches and build folders; the environment and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import platform
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -69,6 +70,13 @@ def peak_memory_gib() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def has_bf16_instructions() -> bool:
+    """Tell whether the processor has instructions for bfloat16; False where the system does not say."""
+    info = Path("/proc/cpuinfo")
+    flags = re.findall(r"^(?:flags|Features)\s*:(.*)$", info.read_text(), flags=re.MULTILINE)[:1] if info.is_file() else []
+    return any(not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(line.split()) for line in flags)
 
 
 def machine() -> str:

@@ -50,7 +50,11 @@ def pixels(folder: Path) -> Facts:
 
 
 def training(out: Path) -> Facts:
-    return tensors(out / "checkpoints" / "last.ckpt") | table(out / "metrics.csv", "train/images_per_second") | pixels(out / "images")
+    return (
+        tensors(out / "checkpoints" / "last.ckpt")
+        | table(out / "metrics.csv", "train/images_per_second", "time/data_wait_seconds")
+        | pixels(out / "images")
+    )
 
 
 def sweep(out: Path) -> Facts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -91,6 +91,13 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def loss(self, batch: TrainingBatch) -> MethodLoss:
         """Return the loss of a micro-batch that trains every group; ``train/loss`` among its figures is the generator's."""
+
+    def shares(self, batch: TrainingBatch) -> Iterator[MethodLoss]:
+        """Yield summands of :meth:`loss` whose graphs are disjoint, each to be differentiated before the next is asked for.
+
+        One process can so free a graph before the next is built; under DDP one backward pass has all of them (docs/adr/0003).
+        """
+        yield self.loss(batch)
 
     def critics_loss(self, batch: TrainingBatch) -> MethodLoss:
         """Return the loss of a micro-batch that trains the groups of every round alone; methods without such a group are never asked."""

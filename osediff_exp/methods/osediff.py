@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +44,17 @@ class OSEDiff(Method):
 
     def loss(self, batch: TrainingBatch) -> MethodLoss:
         """Return the terms' weighted sum plus every critic's loss: their graphs are disjoint (docs/adr/0003)."""
+        shares = list(self.shares(batch))
+        return MethodLoss(
+            sum((share.loss for share in shares[1:]), shares[0].loss), {k: v for share in shares for k, v in share.logs.items()}
+        )
+
+    def shares(self, batch: TrainingBatch) -> Iterator[MethodLoss]:
+        """Yield the terms' weighted sum, then every critic's loss."""
         inputs = self._restored(batch)
-        loss, logs = generator_objective(self._terms, inputs)
-        critics_loss, critics_logs = critics_objective(self.critics, inputs)
-        return MethodLoss(loss + critics_loss, logs | critics_logs)
+        yield MethodLoss(*generator_objective(self._terms, inputs))
+        for name, critic in self.critics.items():
+            yield MethodLoss(*critics_objective({name: critic}, inputs))
 
     def critics_loss(self, batch: TrainingBatch) -> MethodLoss:
         with torch.no_grad():

@@ -17,6 +17,7 @@ from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.empty_backbone import text_inputs
 from osediff_exp.models.generator_base import PARTS, Context, Generator
+from osediff_exp.models.lora_layers import plain_lora
 
 _PRODUCTS = "attention's products"
 
@@ -83,7 +84,8 @@ def measure_macs(backbone: Backbone, generator: Generator, *, size: int) -> Macs
     """
     _check_size(backbone, size)
     text, text_products = _apart(_text_macs(backbone, generator))
-    unmerged = _generator_macs(backbone, generator, size)
+    with plain_lora():
+        unmerged = _generator_macs(backbone, generator, size)
     adapted = [layer for layer in generator.modules() if isinstance(layer, BaseTunerLayer)]
     for layer in adapted:
         layer.merge()
@@ -104,7 +106,8 @@ def count_sampling_macs(backbone: Backbone, generator: Generator, *, size: int, 
 
     @cache
     def counted(few: int) -> int:
-        return sum(_apart(_counted_at(backbone, generator, size, steps=few))[0].values())
+        with plain_lora():
+            return sum(_apart(_counted_at(backbone, generator, size, steps=few))[0].values())
 
     try:
         macs = {number: counted(number) if number <= 2 else counted(1) + (number - 1) * (counted(2) - counted(1)) for number in steps}

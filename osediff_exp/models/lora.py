@@ -10,6 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from osediff_exp.errors import UserError
+from osediff_exp.models.lora_layers import MERGING_LAYERS
 
 AlphaPolicy = Literal["fixed", "rank", "rslora"]
 
@@ -83,6 +84,7 @@ def add_lora(module: nn.Module, targets: dict[str, list[str]], *, rank: int, alp
             init_lora_weights="gaussian",
             target_modules=names,
         )
+        config._register_custom_module(MERGING_LAYERS)
         with warnings.catch_warnings():  # PEFT warns of a second adapter; several are meant here
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
             inject_adapter_in_model(config, module, adapter)

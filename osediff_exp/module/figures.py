@@ -55,6 +55,30 @@ class Speed:
         return done / elapsed
 
 
+class Waiting:
+    """Seconds that steps waited for their data: from the end of a batch to the beginning of the next."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._seconds, self._steps = 0.0, 0
+
+    def leave(self) -> None:
+        """A batch is done, or what was done between two batches (a validation) is."""
+        self._since = time.perf_counter()
+
+    def enter(self) -> None:
+        """The next batch is there."""
+        if self._since is not None:
+            self._seconds += time.perf_counter() - self._since
+        self._since = None
+
+    def lap(self, steps: int) -> float:
+        """Return the seconds per step since the last lap, ``steps`` being done now."""
+        seconds, done = self._seconds, max(steps - self._steps, 1)
+        self._seconds, self._steps = 0.0, steps
+        return seconds / done
+
+
 class Stopwatch:
     """Seconds spent on pictures, which come in batches.
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from osediff_exp.bad_steps import BadSteps
 from osediff_exp.checkpoints.own import check_resumable, stamp
 from osediff_exp.errors import UserError
-from osediff_exp.methods.base import GENERATOR, Logs, Method
+from osediff_exp.methods.base import GENERATOR, Logs, Method, MethodLoss
 from osediff_exp.methods.batch import TrainingBatch
 from osediff_exp.metrics.base import ImageMetric
 from osediff_exp.metrics.set_metric import SetMetric
@@ -25,18 +26,22 @@ from osediff_exp.models.generator_base import Generator, GeneratorOutput
 from osediff_exp.models.prompt_cache.feature_store import FeatureStore
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
-from osediff_exp.module.figures import Speed, StepFigures, Stopwatch
+from osediff_exp.module.figures import Speed, StepFigures, Stopwatch, Waiting
 from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.module.scores import ValidationScores, check_validation_share
 from osediff_exp.module.stepping import Trained, step_together
+
+DATA_WAIT = "time/data_wait_seconds"
+"""Key in the log: seconds that a step spent between batches, since the row before."""
 
 
 class RestorationModule(pl.LightningModule):
     """Train a method's groups, each with its optimizer; validate its generator.
 
     One step is one update of the generator. It takes ``critic_updates`` rounds of ``accumulate`` micro-batches; groups of every round
-    (critics) are updated after each, the others after the last. Each micro-batch has ONE backward pass, of all groups' losses together
-    (their graphs are disjoint): that is what keeps gradients synchronised under plain DDP, critics included.
+    (critics) are updated after each, the others after the last. Under DDP each micro-batch has ONE backward pass, of all groups' losses
+    together (their graphs are disjoint): that is what keeps gradients synchronised, critics included. A single process differentiates
+    them one after the other, which gives the same bits in less memory.
 
     Args:
         backbone: frozen; also encodes the prompts.
@@ -99,7 +104,7 @@ class RestorationModule(pl.LightningModule):
         self._micro_batch = 0
         self.bad_steps = BadSteps(limit=max_bad_steps)
         self._figures = StepFigures()
-        self._speed = Speed()
+        self._speed, self._waiting = Speed(), Waiting()
         self._prompt_features = PromptFeatures(backbone.encode_prompts, open_features)
         self.prompting, self._restoring = Stopwatch(), Stopwatch()
 
@@ -165,22 +170,40 @@ class RestorationModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._speed.restart(self.steps_taken)
+        self._waiting.lap(self.steps_taken)
         for logger in self.loggers:
             if hasattr(logger, "forget_after"):  # a resumed run writes the rows behind its checkpoint anew
                 logger.forget_after(self.steps_taken)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._waiting.enter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._waiting.leave()  # called after the callbacks' own
+
+    def on_validation_end(self) -> None:
+        self._waiting.leave()
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         last_round = self._micro_batch >= self.accumulate * (self.critic_updates - 1)
         seen = self._training_batch(batch)
-        loss, logs = self.method.loss(seen) if last_round else self.method.critics_loss(seen)
-        self.manual_backward(loss / self.accumulate)
-        self.bad_steps.see(loss, batch)
-        self._figures.add(logs)
+        total: Tensor | float = 0.0
+        for loss, logs in self._shares(seen) if last_round else [self.method.critics_loss(seen)]:
+            self.manual_backward(loss / self.accumulate)
+            total = total + loss.detach()
+            self._figures.add(logs)
+        assert isinstance(total, Tensor)
+        self.bad_steps.see(total, batch)
         self._micro_batch += 1
         if self._micro_batch % self.accumulate == 0:
             norms = self._step_optimizers(last_round=last_round)
             if last_round:
                 self._finish_step(norms, len(batch["index"]))
+
+    def _shares(self, batch: TrainingBatch) -> Iterable[MethodLoss]:
+        """Return what is differentiated at once: under DDP everything, which counts on it; in a single process one graph after another."""
+        alone = isinstance(self.trainer.strategy, SingleDeviceStrategy)
+        return self.method.shares(batch) if alone else [self.method.loss(batch)]
 
     def _finish_step(self, norms: Logs, batch_size: int) -> None:
         self._figures.add(norms)
@@ -230,10 +253,11 @@ class RestorationModule(pl.LightningModule):
         return self.bad_steps.judge(norms, gather=gather, scale=1.0 if scaler is None else scaler.get_scale())
 
     def _step_figures(self, batch_size: int) -> dict[str, float]:
-        """Return the step's figures over all samples and ranks, and how many pictures a second all ranks have seen since the last."""
+        """Return the step's figures over all samples and ranks, how many pictures a second all ranks have seen since the last, and how long
+        a step of this rank waited for its data."""
         gather = self._gather if self.trainer.world_size > 1 else None
         images = batch_size * self.accumulate * self.critic_updates * self.trainer.world_size
-        speed = {"train/images_per_second": images * self._speed.lap(self.steps_taken)}
+        speed = {"train/images_per_second": images * self._speed.lap(self.steps_taken), DATA_WAIT: self._waiting.lap(self.steps_taken)}
         skipped = {"train/skipped_updates": float(self.bad_steps.skipped)} if self.bad_steps.skipped else {}
         return self._figures.means(device=self.device, gather=gather) | speed | skipped
 

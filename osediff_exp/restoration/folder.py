@@ -6,6 +6,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Outcome:
     """What became of the files: seconds and output megapixels of the restored ones, and one line for each that is not restored.
 
     Attributes:
+        seconds: of restoring and writing each; several photos are under way at once, so the whole takes less than their sum.
         stopped: why the job ended early (a full disk), or None.
     """
 
@@ -35,6 +37,25 @@ class Outcome:
     megapixels: list[float] = field(default_factory=list)
     num_skipped: int = 0
     failures: list[str] = field(default_factory=list)
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """A restored photo that is not written yet, what it was made of, and the seconds it took."""
+
+    made_of: str
+    picture: Picture
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """What became of a photo: seconds and megapixels, or why it is not restored, or why none can be written any more."""
+
+    seconds: float = 0.0
+    megapixels: float = 0.0
+    failure: str | None = None
     stopped: str | None = None
 
 
@@ -67,14 +88,34 @@ class FolderRestoration:
         restorer = load() if todo else None
         if restorer is not None:
             restorer.tell_steps(progress.step)
-        for job in todo:
-            assert restorer is not None
-            progress.start(job.source.name)
-            self._restore(job, restorer, record, outcome)
-            if outcome.stopped:
-                break
-            progress.advance()
+            self._restore_all(todo, restorer, record, outcome, progress)
         return outcome
+
+    def _restore_all(self, todo: list[Job], restorer: Restorer, record: FinishedRecord, outcome: Outcome, progress: FileProgress) -> None:
+        """Restore one photo after the other; meanwhile the one before is encoded and written, and the next is read.
+
+        On a GPU that takes longer than restoring does. Outputs are put in place, and failures named, in the photos' order.
+        """
+        with ThreadPoolExecutor(max_workers=2) as threads:
+            coming = threads.submit(self._read, todo[0])
+            writing: Future[_Written] | None = None
+            for job, following in zip(todo, [*todo[1:], None], strict=True):
+                progress.start(job.source.name)
+                read, coming = coming, threads.submit(self._read, following) if following is not None else coming
+                result = self._attempt(job, read, restorer)
+                if writing is not None:
+                    self._settle(writing.result(), outcome)
+                if outcome.stopped:
+                    coming.cancel()
+                    return
+                writing = None
+                if isinstance(result, _Written):
+                    self._settle(result, outcome)
+                else:
+                    writing = threads.submit(self._write, job, result, record)
+                progress.advance()
+            if writing is not None:
+                self._settle(writing.result(), outcome)
 
     def _record(self) -> FinishedRecord:
         try:
@@ -99,26 +140,46 @@ class FolderRestoration:
             return True
         return False
 
-    def _restore(self, job: Job, restorer: Restorer, record: FinishedRecord, outcome: Outcome) -> None:
+    def _read(self, job: Job) -> tuple[str, Picture]:
+        """Return what decides how the output looks, and the photo."""
+        made_of = self._made_of(job)
+        return made_of, _read(job.source)
+
+    def _attempt(self, job: Job, read: Future[tuple[str, Picture]], restorer: Restorer) -> _Restored | _Written:
+        """Restore a photo; one that cannot be read or restored is settled already."""
+        try:
+            made_of, picture = read.result()
+            started = time.perf_counter()
+            restored = _restored(picture, restorer, scale=self.scale, name=job.source.stem)
+            return _Restored(made_of, restored, time.perf_counter() - started)
+        except (UserError, ValueError, OSError) as error:
+            return _Written(failure=f"{shown(job.source)}: {_one_line(error)}")
+
+    def _write(self, job: Job, restored: _Restored, record: FinishedRecord) -> _Written:
         started = time.perf_counter()
         try:
-            made_of = self._made_of(job)
-            picture = _read(job.source)
-            restored = _restored(picture, restorer, scale=self.scale, name=job.source.stem)
             with written_whole(self.output / job.target) as temporary:
-                temporary.write_bytes(encode_picture(restored, job.target.suffix))
-                record.add(job.target, made_of, temporary)
+                temporary.write_bytes(encode_picture(restored.picture, job.target.suffix))
+                record.add(job.target, restored.made_of, temporary)
         except (UserError, ValueError) as error:
-            _fail(outcome, f"{shown(job.source)}: {_one_line(error)}")
+            return _Written(failure=f"{shown(job.source)}: {_one_line(error)}")
         except OSError as error:
             if error.errno in _UNWRITABLE:
-                outcome.stopped = f"{self.output / job.target} cannot be written ({error.strerror})"
-            else:
-                _fail(outcome, f"{shown(job.source)}: {_one_line(error)}")
+                return _Written(stopped=f"{self.output / job.target} cannot be written ({error.strerror})")
+            return _Written(failure=f"{shown(job.source)}: {_one_line(error)}")
+        height, width = restored.picture.size
+        return _Written(seconds=restored.seconds + time.perf_counter() - started, megapixels=height * width / 1e6)
+
+    @staticmethod
+    def _settle(written: _Written, outcome: Outcome) -> None:
+        """Note what became of a photo."""
+        if written.stopped is not None:
+            outcome.stopped = written.stopped
+        elif written.failure is not None:
+            _fail(outcome, written.failure)
         else:
-            height, width = restored.size
-            outcome.seconds.append(time.perf_counter() - started)
-            outcome.megapixels.append(height * width / 1e6)
+            outcome.seconds.append(written.seconds)
+            outcome.megapixels.append(written.megapixels)
 
 
 def _read(path: Path) -> Picture:

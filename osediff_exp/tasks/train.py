@@ -24,10 +24,12 @@ from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.complexity import measure_parameters
 from osediff_exp.module import RestorationModule
+from osediff_exp.module.restoration_module import DATA_WAIT
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
 from osediff_exp.tasks.costs import restoring_macs
 from osediff_exp.tasks.methods import build_method
+from osediff_exp.tasks.precision import with_precision
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
 from osediff_exp.tasks.ranks import ranks_watched
 from osediff_exp.tasks.resuming import Start, start_of
@@ -42,6 +44,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     _leave_process_group()  # of an earlier arm in this process that failed: ours has other ranks
     start = start_of(config, run_dir)
     backbone = instantiate(config.backbone.loader)
+    config = with_precision(config, backbone)
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
     module = build_module(config, backbone, run_dir)
@@ -175,7 +178,7 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
     return (
         counts
         | {key.removeprefix("val/"): value for key, value in last.items() if key.startswith("val/")}
-        | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second")}
+        | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second", DATA_WAIT)}
         | {f"params_trainable_{name}": count for name, count in parameters.items()}
         | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size // module.critic_updates}
         | {"samples_seen": module.steps_taken * data.global_batch_size}

@@ -18,17 +18,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import UserError
+from osediff_exp.metrics.ssim_y import ssim_y
 from osediff_exp.models.backbone import save_backbone
 from osediff_exp.pretraining.initial import initial_backbone
 from osediff_exp.tasks import benchmark
-from osediff_exp.tasks.benchmark import StepClock, one_core, sample_photo
+from osediff_exp.tasks.benchmark import StepClock, one_core, sample_photo, training
+from osediff_exp.tasks.benchmark.limits import Limit, kept
+from osediff_exp.tasks.benchmark.scoring import plain_ssim
+from osediff_exp.tasks.benchmark.training import comparable, compare_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 register_resolvers()
 CONF = Path(__file__).parents[2] / "conf"
-QUICK = ["benchmark.num_pairs=3", "benchmark.num_batches=2", "benchmark.num_images=1", "benchmark.num_steps=1", "benchmark.num_tagged=1"]
+QUICK = [f"benchmark.num_{name}=1" for name in ("images", "steps", "tagged", "rounds")]
+QUICK += ["benchmark.num_pairs=3", "benchmark.num_batches=2", "benchmark.memory=false", "benchmark.parts=[degradation,data,scoring,step]"]
 SMALL = ["data.crop_size=32", "data.val_first=1", "trainer.batch_size=1", "trainer.accumulate=2"]
 
 
@@ -76,6 +81,9 @@ def test_every_figure_is_positive_and_flat(untrained: Path, tmp_path: Path, caps
     assert all(isinstance(value, int | float) and value > 0 for value in numbers.values())
     assert figures["degradation_median_ms"] <= figures["degradation_p95_ms"]  # type: ignore[operator]
     assert figures["degradation_target_ms"] == 60
+    assert figures["train_step_speedup"] == pytest.approx(
+        figures["train_step_plain_compute_seconds"] / figures["train_step_compute_seconds"]
+    )  # type: ignore[operator]
     printed = capsys.readouterr().out
     assert all(name in printed for name in figures)
     assert not (tmp_path / "wandb").exists()
@@ -99,6 +107,38 @@ def test_without_weights_the_training_step_is_left_out_and_says_why(tmp_path: Pa
     assert figures["train_step_seconds"] is None
     assert figures["degradation_mean_ms"] > 0  # type: ignore[operator]
     assert "/nowhere/at/all: no such folder" in caplog.text
+
+
+def test_only_the_parts_asked_for_are_measured(tmp_path: Path) -> None:
+    figures = benchmark.run(configuration("benchmark.parts=[scoring]"), tmp_path)
+    assert {"scoring_speedup", "metrics_seconds_per_image"} <= figures.keys()
+    assert not any(name.startswith(("degradation", "data", "train", "restore", "startup")) for name in figures)
+
+
+def test_a_method_that_the_released_code_lacks_has_no_plain_step() -> None:
+    assert comparable(configuration()) is None
+    assert "gan" in str(comparable(configuration("loss/terms=[mse,gan]")))
+
+
+def test_a_limit_is_kept_on_its_side_and_what_was_not_measured_has_no_verdict() -> None:
+    least, most = (Limit("figure", side, 2.0, "") for side in ("at least", "at most"))
+    assert [kept(least, {"figure": value}) for value in (1.9, 2.0, None)] == [False, True, None]
+    assert [kept(most, {"figure": value}) for value in (2.1, 2.0)] == [False, True]
+    assert kept(most, {}) is None
+
+
+def test_the_plain_ssim_is_the_same_score() -> None:
+    target = torch.rand(1, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    pred = (target + 0.1 * torch.randn(target.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    assert plain_ssim(pred, target).item() == pytest.approx(ssim_y(pred, target).item(), abs=1e-12)
+
+
+@pytest.mark.slow
+def test_the_steps_memory_is_measured_in_processes_of_their_own(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "MEMORY_RUNS", 1)
+    memory = compare_memory(configuration(f"backbone.loader.sources=[{untrained}]"), tmp_path)
+    assert memory.keys() == {"plain", "ours"}
+    assert min(memory.values()) > 0
 
 
 def test_refuses_to_measure_nothing(tmp_path: Path) -> None:

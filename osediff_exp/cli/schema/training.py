@@ -36,7 +36,7 @@ RULES: dict[str, Rule] = {
     "trainer.critic_updates": whole(1, 1000),
     "trainer.clip_norm": number(0.0),
     "trainer.max_bad_steps": whole(1),
-    "trainer.precision": PRECISION,
+    "trainer.precision": word("auto", *PRECISION.words),
     "trainer.accelerator": ACCELERATOR,
     "trainer.devices": whole(1, 1024),
     "trainer.num_nodes": whole(1, 1024),

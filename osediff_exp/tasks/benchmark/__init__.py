@@ -1,11 +1,14 @@
-"""task=benchmark: how fast are degradation, data loading, metrics, tagging and a training step on this machine?"""
+"""task=benchmark: data, training step, restoring, scoring and start-up on this machine, each beside a plain way of doing the same.
+
+Only a ratio of two things measured in turns says something on a machine that others use too; the limit set for it stands beside it.
+"""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,15 @@ from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.tasks.benchmark.limits import ratio_table
+from osediff_exp.tasks.benchmark.loading import loading
+from osediff_exp.tasks.benchmark.real_size import real_size
+from osediff_exp.tasks.benchmark.restoring import batch_gain, compare_restoring, embedded_restorer, shares
+from osediff_exp.tasks.benchmark.scoring import compare_scoring
+from osediff_exp.tasks.benchmark.side_by_side import Pair
+from osediff_exp.tasks.benchmark.starting import starting
+from osediff_exp.tasks.benchmark.training import comparable, compare_memory, compare_steps
+from osediff_exp.tasks.precision import with_precision
 from osediff_exp.tasks.prompting import build_prompts
 from osediff_exp.tasks.resuming import Start
 from osediff_exp.tasks.train import Figures, build_data, build_module, build_trainer, micro_batches_per_step
@@ -47,41 +59,105 @@ UNTIMED_STEPS = 3  # the first steps allocate memory and choose kernels
 
 
 def run(config: DictConfig, run_dir: Path) -> Figures:
-    """Measure, print and return the flat figures; ``train_step_seconds`` is None where it was not measured.
+    """Measure the parts of ``benchmark.parts``, print figures and the table of ratios, and return all of it, flat.
 
-    Where a tagger makes the prompts, ``train_step_seconds`` is that of a training whose pictures are tagged already, and
-    ``train_step_cold_seconds`` that of one that tags them in passing; ``..._prompt_seconds`` is the part of each that the step waits for
-    its prompts.
+    ``train_step_seconds`` is None where it was not measured. Where a tagger makes the prompts, it is that of a training whose pictures are
+    tagged already, and ``train_step_cold_seconds`` that of one that tags them in passing; ``..._prompt_seconds`` is the part of each that
+    the step waits for its prompts. ``train_step_speedup``, ``train_step_memory_ratio`` (ours / plain) and ``restore_speedup`` are those of
+    the table.
     """
     quiet_libraries()
     prepare_process(seed=config.seed)
     settings = config.benchmark
     _check(settings)
+    figures: Figures = {}
     photo = sample_photo()
-    with FileProgress(total=4, label="measuring", console=Console(stderr=True)) as progress:
-        progress.start("degradation")
-        with one_core():
-            figures: Figures = {f"degradation_{key}": value for key, value in _degradation(config, photo).items()}
+    parts = list(dict.fromkeys(settings.parts))
+    with FileProgress(total=len(parts), label="measuring", console=Console(stderr=True)) as progress:
+        for part in parts:
+            progress.start(part)
+            figures |= _PARTS[part](config, run_dir, photo)
             progress.advance()
-            progress.start("metrics")
-            figures["metrics_seconds_per_image"] = metric_seconds(photo, num_images=settings.num_images)
-        progress.advance()
-        progress.start("data loading")
-        figures["degradation_target_ms"] = DEGRADATION_TARGET_MS
-        figures["data_samples_per_second"] = data_rate(config, run_dir, num_batches=settings.num_batches)
-        progress.advance()
-        progress.start("prompts and training step")
-        figures |= _prompts(config, photo, run_dir)
-        progress.advance()
     figures |= {"peak_memory_gib": peak_memory_gib(), "threads": torch.get_num_threads(), "machine": machine()}
     _print(figures)
     return figures
 
 
 def _check(settings: DictConfig) -> None:
-    for key in ("num_pairs", "num_batches", "num_images", "num_steps", "num_tagged"):
+    for key in ("num_pairs", "num_batches", "num_images", "num_steps", "num_tagged", "num_rounds"):
         if settings[key] < 1:
             raise UserError(f"benchmark.{key}={settings[key]} measures nothing: give at least 1")
+
+
+def _degradation(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
+    with one_core():
+        measured = benchmark_degradation(
+            instantiate(config.degradation), image=photo, num_pairs=config.benchmark.num_pairs, seed=config.seed
+        )
+    return {"degradation_target_ms": DEGRADATION_TARGET_MS, **{f"degradation_{key}": value for key, value in measured.items()}}
+
+
+def _data(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
+    return loading(config, run_dir)
+
+
+def _scoring(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
+    with one_core():
+        seconds = metric_seconds(photo, num_images=config.benchmark.num_images)
+        pair = compare_scoring(to_tensor(photo)[None], rounds=config.benchmark.num_rounds)
+    return {"metrics_seconds_per_image": seconds} | _sides("scoring", pair)
+
+
+def _step(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
+    """Return the speed of the tagger, where there is one, the seconds of a training step, and what stands beside the plain one."""
+    figures = _prompts(config, photo, run_dir)
+    if figures["train_step_seconds"] is None:
+        return figures
+    if (reason := comparable(config)) is not None:
+        log.warning("no plain training step to compare with: %s", reason)
+        return figures
+    with one_core():
+        figures |= _sides("train_step", compare_steps(config, run_dir))
+    if config.benchmark.memory:
+        memory = compare_memory(config, run_dir)
+        figures |= {f"train_step_{way}_gib": gib for way, gib in memory.items()}
+        figures["train_step_memory_ratio"] = memory["ours"] / memory["plain"]
+    return figures
+
+
+def _restoring(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
+    restorer = embedded_restorer()
+    if restorer is None:
+        log.warning("restoring is not measured: this version of the package carries no restorer")
+        return {}
+    with one_core():
+        figures = _sides("restore", compare_restoring(restorer, photo, rounds=config.benchmark.num_rounds))
+        return figures | {"restore_batch_gain": batch_gain(restorer, photo)} | shares(restorer, photo)
+
+
+def _startup(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
+    seconds = starting()
+    return {**seconds, "startup_speedup": seconds["startup_libraries_seconds"] / seconds["startup_help_seconds"]}
+
+
+def _real_size(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
+    return real_size(config)
+
+
+def _sides(name: str, pair: Pair) -> Figures:
+    """Return the figures of two ways; ``..._compute_seconds`` are processor seconds on a CPU and the clock's on a GPU."""
+    return {f"{name}_plain_compute_seconds": pair.plain, f"{name}_compute_seconds": pair.ours, f"{name}_speedup": pair.ratio}
+
+
+_PARTS: dict[str, Callable[[DictConfig, Path, Image], Figures]] = {
+    "degradation": _degradation,
+    "data": _data,
+    "scoring": _scoring,
+    "step": _step,
+    "restoring": _restoring,
+    "startup": _startup,
+    "real_size": _real_size,
+}
 
 
 def sample_photo() -> Image:
@@ -104,10 +180,6 @@ def one_core() -> Iterator[None]:
             cv2.setNumThreads(cv2_threads)
 
 
-def _degradation(config: DictConfig, photo: Image) -> dict[str, float]:
-    return benchmark_degradation(instantiate(config.degradation), image=photo, num_pairs=config.benchmark.num_pairs, seed=config.seed)
-
-
 def metric_seconds(photo: Image, *, num_images: int) -> float:
     """Return the median seconds for PSNR-Y, SSIM-Y and NIQE of one picture (H, W, 3) against a noisy copy, after one untimed picture."""
     target = to_tensor(photo)[None]
@@ -120,17 +192,6 @@ def metric_seconds(photo: Image, *, num_images: int) -> float:
             metric.update(pred, target)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[1:]))
-
-
-def data_rate(config: DictConfig, run_dir: Path, *, num_batches: int) -> float:
-    """Return the samples per second of the configured training stream, from the moment the first batch is there."""
-    data = build_data(config, run_dir)
-    data.setup("fit")
-    batches = iter(data.train_dataloader())
-    next(batches)
-    started = time.perf_counter()
-    samples = sum(len(next(batches)["index"]) for _ in range(num_batches))
-    return samples / (time.perf_counter() - started)
 
 
 class StepClock(pl.Callback):
@@ -188,7 +249,7 @@ def _step_seconds(config: DictConfig, run_dir: Path, name: str) -> Figures:
             raise
         log.warning("the training step is not measured: %s", error.__cause__)
         return {f"{name}_seconds": None}
-    short = _without_company(config)
+    short = with_precision(_without_company(config), backbone)
     trainer, clock = build_trainer(short, run_dir, Start()), StepClock(accumulate=micro_batches_per_step(config))
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]
     module = build_module(short, backbone, run_dir)
@@ -208,7 +269,9 @@ def _without_company(config: DictConfig) -> DictConfig:
 
 
 def _print(figures: Figures) -> None:
+    console = Console()
     table = Table("figure", "value", box=None)
     for name, value in figures.items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    console.print(table)
+    console.print(ratio_table(figures))

@@ -1,0 +1,125 @@
+"""The training step against the plain one: seconds in turns, memory in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from osediff_exp.errors import UserError
+from osediff_exp.methods.osediff import OSEDiff
+from osediff_exp.models.backbone import Backbone
+from osediff_exp.runtime import peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.tasks.benchmark.side_by_side import Pair, side_by_side
+from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep, StepInputs
+from osediff_exp.tasks.methods import build_method
+from osediff_exp.tasks.train import build_data
+
+Way = Literal["plain", "ours"]
+_WAYS: dict[Way, type[OurStep] | type[PlainStep]] = {"plain": PlainStep, "ours": OurStep}
+MEMORY_STEPS = 2
+MEMORY_RUNS = 3  # the same step's peak differs by some percent from process to process
+
+
+def comparable(config: DictConfig) -> str | None:
+    """Return why this configuration has no plain step beside it, or None."""
+    if config.method.name != "osediff":
+        return f"method={config.method.name} is not the released code's"
+    others = [name for name, term in config.loss.terms.items() if term is not None and "optimizer" in term and name != "vsd"]
+    return f"the released code has no term {', '.join(others)}" if others else None
+
+
+def compare_steps(config: DictConfig, run_dir: Path) -> Pair:
+    """Return the seconds of a step, both ways, on one batch of the configured training stream."""
+    backbone, method = _parts(config, run_dir)
+    inputs = step_inputs(config, run_dir)
+    steps = {name: way(method, backbone, clip_norm=config.trainer.clip_norm) for name, way in _WAYS.items()}
+    return side_by_side(lambda: steps["plain"](inputs, 0), lambda: steps["ours"](inputs, 0), rounds=config.benchmark.num_rounds)
+
+
+def step_inputs(config: DictConfig, run_dir: Path) -> StepInputs:
+    """Return the first batch of the configured training stream, with constant prompts."""
+    data = build_data(config, run_dir)
+    data.num_workers = 0
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    return StepInputs(
+        lq=2 * batch["lq"] - 1,
+        hq=2 * batch["hq"] - 1,
+        prompts=[config.prompt.positive] * len(batch["index"]),
+        negative_prompt=config.prompt.negative,
+        seed=config.seed,
+        indices=batch["index"].tolist(),
+    )
+
+
+def _parts(config: DictConfig, run_dir: Path) -> tuple[Backbone, OSEDiff]:
+    backbone = instantiate(config.backbone.loader)
+    method = build_method(config, backbone, run_dir)
+    assert isinstance(method, OSEDiff)
+    return backbone, method
+
+
+def compare_memory(config: DictConfig, run_dir: Path) -> dict[Way, float]:
+    """Return the GiB that a process grows by, both ways, from before its weights are there to the peak of its steps: medians of processes.
+
+    What the libraries themselves take is left out: it is the same for both.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    context = multiprocessing.get_context("spawn")
+    grown: dict[Way, list[float]] = {"plain": [], "ours": []}
+    for _ in range(MEMORY_RUNS):
+        for way, figures in grown.items():
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_measure_memory, args=(plain, str(run_dir), way, sender))
+            process.start()
+            sender.close()
+            try:
+                figures.append(receiver.recv())
+            except EOFError as error:
+                raise UserError("the memory of a training step cannot be measured: its process ended early") from error
+            finally:
+                process.join()
+    return {way: statistics.median(figures) for way, figures in grown.items()}
+
+
+def _measure_memory(plain: dict[str, Any], run_dir: str, way: Way, sender: Any) -> None:
+    quiet_libraries()
+    prepare_process(seed=plain["seed"])
+    torch.set_num_threads(1)
+    config = OmegaConf.create(plain)
+    before = _memory_gib()
+    backbone, method = _parts(config, Path(run_dir))
+    inputs = step_inputs(config, Path(run_dir))
+    step = _WAYS[way](method, backbone, clip_norm=config.trainer.clip_norm)
+    if way == "plain":
+        del method
+    for k in range(MEMORY_STEPS):
+        step(inputs, k)
+    sender.send(peak_memory_gib() - before)
+
+
+def _memory_gib() -> float:
+    """Return this process's resident memory now, in GiB; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    if torch.cuda.is_available() or not status.is_file():
+        return 0.0
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 2**20
+
+
+def backbone_problem(config: DictConfig) -> str | None:
+    """Return why the backbone's weights cannot be had, or None."""
+    try:
+        instantiate(config.backbone.loader)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, UserError):
+            raise
+        return str(error.__cause__)
+    return None
