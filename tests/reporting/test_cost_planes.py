@@ -39,6 +39,9 @@ def test_a_method_over_its_steps_is_a_line_and_one_of_one_step_a_point(tmp_path:
     corners = [[tuple(map(float, pair.split(","))) for pair in str(line.get("points")).split()] for line in root.iter("polyline")]
     assert [len(line) for line in corners] == [3, 2]
     assert sorted(texts(root, "name")) == sorted(["1", "5", "StableSR, 50 steps", "1", "ResShift, 5 steps", "OSEDiff"])
+    assert [str(line.get("class")) for line in root.iter("polyline")] == ["s0", "s1"]
+    dots = [str(group.get("class")) for group in root.iter("g") for one in group.iter("circle")]
+    assert dots == ["s0"] * 3 + ["s1"] * 2 + ["s2"], "a colour for each line"
     (x1, y1), (x2, y2), (x3, y3) = corners[0]
     assert (x3 - x2) / (x2 - x1) == pytest.approx(math.log(5.0 / 0.6) / math.log(0.6 / 0.2), rel=0.01), "seconds in decades"
     assert (y3 - y2) / (y2 - y1) == pytest.approx(math.log(10) / math.log(5), rel=0.02)
