@@ -35,9 +35,9 @@ def cost_planes(comparison: Comparison) -> list[Plot]:
     """Return a plane for each quality figure that has a direction, the perceptual ones first; none where all arms cost the same."""
     rows = [(place, row) for place, row in enumerate(comparison.rows) if row.runs and _key(row)]
     seconds = [row.intervals[key].mean for _, row in rows if (key := _key(row))]
-    if not seconds or max(seconds) < _LEAST_SPREAD * min(seconds):
-        return []
     groups = _groups(rows)
+    if not seconds or (len(groups) == len(rows) and max(seconds) < _LEAST_SPREAD * min(seconds)):
+        return []
     plots = [
         (metric, plane(_AXIS, metric, _points(groups, metric), log=True, levels=_levels(comparison, metric)))
         for metric in _chosen(comparison)

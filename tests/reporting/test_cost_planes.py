@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from sweep_folders import make_run, make_seed_sweep, result
 
 from osediff_exp.reporting.comparison import ReportSettings, compare
@@ -88,3 +89,30 @@ def test_seeds_are_dots_and_an_interval_that_reaches_below_0_seconds_is_cut(tmp_
 def test_log_ticks_are_round_numbers_inside() -> None:
     assert log_ticks(0.15, 12) == [0.2, 0.5, 1, 2, 5, 10]
     assert log_ticks(0.5, 3000) == [1, 10, 100, 1000]
+
+
+def test_an_evaluation_s_own_pictures_figures_and_inputs_are_told_from_the_others(tmp_path: Path) -> None:
+    """Its folder has rows and pictures of every restorer: the first one is the arm, bicubic the reference; seconds are no quality."""
+    for number, psnr in enumerate((24.0, 25.0)):
+        figures: dict[str, Any] = {
+            "task": "evaluate",
+            "restorer": "mine",
+            "psnr": psnr,
+            "bicubic_psnr": 23.0,
+            "restore_seconds": 1.0 + number,
+        }
+        run = make_run(
+            tmp_path, number, [f"restorer.steps={number + 1}"], result=figures | {"bicubic_restore_seconds": 0.01 * (1 + number)}
+        )
+        lines = ["restorer,name,psnr", *(f"mine,{name},{psnr + place}" for place, name in enumerate("abcdef"))]
+        (run / "per_image.csv").write_text("\n".join([*lines, *(f"bicubic,{name},23.0" for name in "abcdef"), "other,a,1.0"]))
+        for label in ("mine", "bicubic", "other"):
+            (run / "images" / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (number, len(label), 0)).save(run / "images" / label / "a.png")
+    comparison = compare(tmp_path)
+    assert [metric.key for metric in comparison.metrics] == ["psnr"]
+    assert [(row.label, row.figures) for row in comparison.references] == [("bicubic", {"psnr": 23.0})]
+    first = comparison.arms[0].runs[0]
+    assert first.per_image["b"] == {"psnr": 25.0, "bicubic_psnr": 23.0}
+    assert [path.parent.name for path in first.pictures["output"].values()] == ["mine"]
+    assert [one.interval.mean for one in comparison.differences.values()] == [pytest.approx(1.0)]
