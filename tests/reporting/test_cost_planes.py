@@ -89,6 +89,7 @@ def test_seeds_are_dots_and_an_interval_that_reaches_below_0_seconds_is_cut(tmp_
 def test_log_ticks_are_round_numbers_inside() -> None:
     assert log_ticks(0.15, 12) == [0.2, 0.5, 1, 2, 5, 10]
     assert log_ticks(0.5, 3000) == [1, 10, 100, 1000]
+    assert log_ticks(11, 24) == [15, 20]
 
 
 def test_an_evaluation_s_own_pictures_figures_and_inputs_are_told_from_the_others(tmp_path: Path) -> None:
