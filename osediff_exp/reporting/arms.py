@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from osediff_exp.reporting.figures import as_number
+from osediff_exp.reporting.figures import as_number, is_cost
 from osediff_exp.reporting.labels import flatten, says_nothing
 from osediff_exp.reporting.statistics import Interval, mean_interval
 
@@ -136,7 +136,9 @@ def _outputs(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix(BICUBIC): value for key, value in result.items() if key.startswith(BICUBIC)}
+    """Return the figures of the inputs: what bicubic enlargement took is none of them."""
+    bicubic = {key.removeprefix(BICUBIC): value for key, value in result.items() if key.startswith(BICUBIC)}
+    return {key: value for key, value in bicubic.items() if not is_cost(key)}
 
 
 def _summary(values: list[Any], interval: Interval | None) -> Any:

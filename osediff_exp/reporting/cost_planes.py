@@ -35,9 +35,9 @@ def cost_planes(comparison: Comparison) -> list[Plot]:
     """Return a plane for each quality figure that has a direction, the perceptual ones first; none where all arms cost the same."""
     rows = [(place, row) for place, row in enumerate(comparison.rows) if row.runs and _key(row)]
     seconds = [row.intervals[key].mean for _, row in rows if (key := _key(row))]
-    if not seconds or max(seconds) < _LEAST_SPREAD * min(seconds):
-        return []
     groups = _groups(rows)
+    if not seconds or (len(groups) == len(rows) and max(seconds) < _LEAST_SPREAD * min(seconds)):
+        return []
     plots = [
         (metric, plane(_AXIS, metric, _points(groups, metric), log=True, levels=_levels(comparison, metric)))
         for metric in _chosen(comparison)
@@ -65,8 +65,8 @@ def _groups(rows: Sequence[tuple[int, Row]]) -> list[_Group]:
 
 
 def _points(groups: Sequence[_Group], metric: Metric) -> list[Point]:
-    points = []
-    names = _names(groups)
+    points, names = [], _names(groups)
+    has_lines = any(len(group) > 1 for group in groups)
     for number, group in enumerate(groups):
         members = [(place, row) for place, row in group if metric.key in row.intervals]
         line = str(number) if len(members) > 1 else None
@@ -74,8 +74,8 @@ def _points(groups: Sequence[_Group], metric: Metric) -> list[Point]:
             is_last = row is members[-1][1]
             steps = f"{as_number(row.figures.get('sampling_steps')) or 0:.0f}"
             text = names[number] if line is None else ", ".join(filter(None, [names[number], f"{steps} steps"])) if is_last else steps
-            # The points of a line share a colour, its first arm's.
-            points.append(_point(row, place if line is None else group[0][0], metric, name=text, line=line))
+            # Where there are lines, colours tell them apart; else they are the arms', as in the rest of the page.
+            points.append(_point(row, number if has_lines else place, metric, name=text, line=line))
     return points
 
 

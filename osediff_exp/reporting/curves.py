@@ -81,10 +81,13 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times the powers of ten within [low, high], above 0; the powers alone where that would be too many."""
+    """Return 1, 2 and 5 times the powers of ten within [low, high], above 0: the powers alone where that is too many, and where it is too
+    few those of :func:`ticks`.
+    """
     powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     factors = (1, 2, 5) if high / low < 1000 else (1,)
-    return [value for power in powers for value in (factor * power for factor in factors) if low <= value <= high]
+    found = [value for power in powers for value in (factor * power for factor in factors) if low <= value <= high]
+    return found if len(found) > 2 else ticks(low, high)
 
 
 def plot(title: str, series: Sequence[Series], across: str = "step") -> str:

@@ -98,8 +98,14 @@ def metrics_of(results: Iterable[dict[str, Any]]) -> list[Metric]:
     """Return the metrics in ``results``: the known ones first, then any figure that has a ``bicubic_`` twin."""
     keys = dict.fromkeys(key for result in results for key, value in result.items() if as_number(value) is not None)
     known = {metric.key: metric for metric in _KNOWN}
-    others = [key for key in keys if key not in known and f"bicubic_{key}" in keys and not is_standard_error(key, keys)]
+    twins = [key for key in keys if key not in known and f"bicubic_{key}" in keys and not is_cost(key)]
+    others = [key for key in twins if not is_standard_error(key, keys)]
     return [metric for metric in _KNOWN if metric.key in keys] + [Metric(key, key, "unknown", 4, "") for key in others]
+
+
+def is_cost(key: str) -> bool:
+    """Tell whether a figure is seconds: of the bicubic enlargement too an evaluation has them."""
+    return key.endswith("_seconds")
 
 
 def metric_named(key: str) -> Metric:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Curve = list[tuple[float, float]]
 
+_NAMES = ("name", "restorer")
+
 # Figures of older run folders, under the names that they have today.
 _OLD_KEY = re.compile(r"\b(bicubic_)?(psnr|ssim)_y$")
 
@@ -62,10 +64,18 @@ def read_curves(path: Path) -> dict[str, Curve]:
     return curves
 
 
-def read_per_image(path: Path) -> dict[str, dict[str, float]]:
-    """Return picture -> figure -> value of a ``per_image.csv``."""
-    table = {}
+def read_per_image(path: Path, restorer: str = "") -> dict[str, dict[str, float]]:
+    """Return picture -> figure -> value of a ``per_image.csv``.
+
+    An evaluation's has a row per picture and restorer: those of ``restorer``, which the run's own figures belong to, count, and bicubic's
+    as ``bicubic_FIGURE``, as a training writes them.
+    """
+    table: dict[str, dict[str, float]] = {}
     for row in _rows(path):
-        values = {current(key): _number(text) for key, text in row.items() if isinstance(key, str) and key != "name"}
-        table[str(row.get("name", ""))] = {key: value for key, value in values.items() if value is not None}
+        label = row.get("restorer", restorer)
+        if label not in (restorer, "bicubic"):
+            continue
+        prefix = "" if label == restorer else "bicubic_"
+        values = {prefix + current(key): _number(text) for key, text in row.items() if isinstance(key, str) and key not in _NAMES}
+        table.setdefault(str(row.get("name", "")), {}).update({key: value for key, value in values.items() if value is not None})
     return table

@@ -82,7 +82,8 @@ def read_run(folder: Path, name: str | None = None, source: str = "") -> Run:
     result, damage = _read_result(folder / "result.json")
     error = last_line(folder / "error.txt") or damage
     status = _status(result, error)
-    outputs, output_step = _outputs(folder / "images")
+    restorer = str(result.get("restorer") or "")  # of an evaluation: whose figures are the run's
+    outputs, output_step = _outputs(folder / "images", restorer or "output")
     return Run(
         folder=folder,
         name=name or folder.name,
@@ -92,7 +93,7 @@ def read_run(folder: Path, name: str | None = None, source: str = "") -> Run:
         result=result,
         error=error,
         curves=read_curves(folder / "metrics.csv"),
-        per_image=read_per_image(folder / "per_image.csv"),
+        per_image=read_per_image(folder / "per_image.csv", restorer),
         pictures={kind: _pngs(folder / "images" / kind) for kind in ("lq", "bicubic", "hq")} | {"output": outputs},
         output_step=output_step,
         last_written=_last_written(folder) if status == "unfinished" else "",
@@ -160,9 +161,9 @@ def _pngs(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.png")) if path.is_file()}
 
 
-def _outputs(images: Path) -> tuple[dict[str, Path], int | None]:
-    """Return the final output pictures, or those of the last step at which some were written, with that step."""
-    final = _pngs(images / "output")
+def _outputs(images: Path, name: str) -> tuple[dict[str, Path], int | None]:
+    """Return the final output pictures, in the folder ``name``, or those of the last step at which some were written, with that step."""
+    final = _pngs(images / name)
     if final:
         return final, None
     for folder in sorted(images.glob("steps/*"), key=lambda path: launch_order(path.name), reverse=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from sweep_folders import make_run, make_seed_sweep, result
 
 from osediff_exp.reporting.comparison import ReportSettings, compare
@@ -39,6 +40,9 @@ def test_a_method_over_its_steps_is_a_line_and_one_of_one_step_a_point(tmp_path:
     corners = [[tuple(map(float, pair.split(","))) for pair in str(line.get("points")).split()] for line in root.iter("polyline")]
     assert [len(line) for line in corners] == [3, 2]
     assert sorted(texts(root, "name")) == sorted(["1", "5", "StableSR, 50 steps", "1", "ResShift, 5 steps", "OSEDiff"])
+    assert [str(line.get("class")) for line in root.iter("polyline")] == ["s0", "s1"]
+    dots = [str(group.get("class")) for group in root.iter("g") for one in group.iter("circle")]
+    assert dots == ["s0"] * 3 + ["s1"] * 2 + ["s2"], "a colour for each line"
     (x1, y1), (x2, y2), (x3, y3) = corners[0]
     assert (x3 - x2) / (x2 - x1) == pytest.approx(math.log(5.0 / 0.6) / math.log(0.6 / 0.2), rel=0.01), "seconds in decades"
     assert (y3 - y2) / (y2 - y1) == pytest.approx(math.log(10) / math.log(5), rel=0.02)
@@ -85,3 +89,31 @@ def test_seeds_are_dots_and_an_interval_that_reaches_below_0_seconds_is_cut(tmp_
 def test_log_ticks_are_round_numbers_inside() -> None:
     assert log_ticks(0.15, 12) == [0.2, 0.5, 1, 2, 5, 10]
     assert log_ticks(0.5, 3000) == [1, 10, 100, 1000]
+    assert log_ticks(11, 24) == [15, 20]
+
+
+def test_an_evaluation_s_own_pictures_figures_and_inputs_are_told_from_the_others(tmp_path: Path) -> None:
+    """Its folder has rows and pictures of every restorer: the first one is the arm, bicubic the reference; seconds are no quality."""
+    for number, psnr in enumerate((24.0, 25.0)):
+        figures: dict[str, Any] = {
+            "task": "evaluate",
+            "restorer": "mine",
+            "psnr": psnr,
+            "bicubic_psnr": 23.0,
+            "restore_seconds": 1.0 + number,
+        }
+        run = make_run(
+            tmp_path, number, [f"restorer.steps={number + 1}"], result=figures | {"bicubic_restore_seconds": 0.01 * (1 + number)}
+        )
+        lines = ["restorer,name,psnr", *(f"mine,{name},{psnr + place}" for place, name in enumerate("abcdef"))]
+        (run / "per_image.csv").write_text("\n".join([*lines, *(f"bicubic,{name},23.0" for name in "abcdef"), "other,a,1.0"]))
+        for label in ("mine", "bicubic", "other"):
+            (run / "images" / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (number, len(label), 0)).save(run / "images" / label / "a.png")
+    comparison = compare(tmp_path)
+    assert [metric.key for metric in comparison.metrics] == ["psnr"]
+    assert [(row.label, row.figures) for row in comparison.references] == [("bicubic", {"psnr": 23.0})]
+    first = comparison.arms[0].runs[0]
+    assert first.per_image["b"] == {"psnr": 25.0, "bicubic_psnr": 23.0}
+    assert [path.parent.name for path in first.pictures["output"].values()] == ["mine"]
+    assert [one.interval.mean for one in comparison.differences.values()] == [pytest.approx(1.0)]
