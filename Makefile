@@ -41,7 +41,7 @@ benchmark: $(VENV)/.installed-run ## measure degradation, data loading, metrics 
 	$(BIN)/python -m osediff_exp task=benchmark $(ARGS)
 
 clean: ## remove caches and build folders; the environment and runs/ stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find osediff_exp tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-run: $(INSTALLED_BY)
