@@ -45,7 +45,7 @@ benchmark-gpu: $(VENV)/.installed-run ## Stable Diffusion 2.1's size with random
 	  benchmark.real_size.checkpointing=[true,false] benchmark.real_size.compile=true $(ARGS)
 
 clean: ## remove caches and build folders; the environment and runs/ stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find osediff_exp tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-run: $(INSTALLED_BY)

@@ -42,7 +42,7 @@ _SPOILT: tuple[Callable[[str], str], ...] = (
 
 
 def always_the_same(cases: int) -> settings:
-    """Return the settings of a search that finds the same cases on every machine, and leaves no files."""
+    """Return the settings of a search that finds the same cases every time, and keeps none of them on the disk."""
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
     return settings(max_examples=cases, derandomize=True, database=None, deadline=None, suppress_health_check=slow)
 
