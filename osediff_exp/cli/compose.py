@@ -39,17 +39,23 @@ class Composer:
         self._parse_one = cache(self._parsed)
         self._whole = cache(self._composed_whole)
         self._reference = cache(self._composed_reference)
+        self._repository = cache(self._searched_repository)
 
     def _options(self, group: str) -> list[str]:
         """Return the valid names of a group, sorted; empty where there is no such group."""
         with as_user_errors(_no_options):  # the search path may be wrong
-            found = self._loader.get_group_options(group, config_name=CONFIG_NAME, overrides=self._search)
+            found = self._repository().get_group_options(group)
         return sorted(name for name in found if not name.startswith("_"))
 
     def _is_group(self, key: str) -> bool:
         """Tell whether ``key`` names a configuration group."""
         with as_user_errors(_no_options):
-            return bool(self._loader.get_group_options(key, None, config_name=CONFIG_NAME, overrides=self._search))
+            return bool(self._repository().get_group_options(key, None))
+
+    def _searched_repository(self) -> Any:
+        """Return what knows the groups of the whole search path; it reads the main configuration to learn that path."""
+        _, repository = self._loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, self._search)
+        return repository
 
     def groups(self, parent: str = "") -> list[str]:
         """Return every group below ``parent``, with its full name; Hydra's own groups aside."""
