@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hydra._internal.config_repository import ConfigRepository
-from hydra.core.object_type import ObjectType
 
 import osediff_exp  # noqa: F401
 
@@ -34,6 +32,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _option_files_are_read_once() -> Iterator[None]:
     """Hydra reads every option file of each composition anew, which is a third of its time; here a file is read again when it changed."""
+    from hydra._internal.config_repository import ConfigRepository  # not above: the process that hands out the tests needs no Hydra
+    from hydra.core.object_type import ObjectType
+
     load, known = ConfigRepository.load_config, {}
 
     def load_once(self: ConfigRepository, config_path: str) -> Any:
@@ -47,7 +48,7 @@ def _option_files_are_read_once() -> Iterator[None]:
         if key not in known:
             known[key] = load(self, config_path)
         result = copy.copy(known[key])
-        result.config, result.header = copy.deepcopy(result.config), dict(result.header)  # Hydra builds its composition of these very nodes
+        result.config = copy.deepcopy(result.config)  # Hydra builds its composition of these very nodes
         return result
 
     with pytest.MonkeyPatch.context() as patch:

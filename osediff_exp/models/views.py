@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -28,7 +27,7 @@ def share_frozen(module: Module) -> Module:
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """Return ``copy.deepcopy(value, memo)``, in a third of its time: most of what a network's modules hold is constant or empty."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _CONSTANTS or (kind is tuple and all(type(item) in _CONSTANTS for item in value)):
         return value
     if id(value) in memo:
@@ -40,7 +39,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         for name, item in value.items():
             found[name] = _copied(item, memo)
     elif isinstance(value, nn.Module) and _copies_by_default(kind):
-        memo[id(value)] = module = kind.__new__(kind)
+        memo[id(value)] = module = object.__new__(kind)
         for name, item in value.__dict__.items():
             if name != "_compiled_call_impl":  # deepcopy leaves it out too
                 module.__dict__[name] = item if type(item) in _CONSTANTS else _copied(item, memo)
@@ -49,6 +48,5 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     return memo[id(value)]
 
 
-@cache
 def _copies_by_default(kind: type[nn.Module]) -> bool:
     return kind.__getstate__ is nn.Module.__getstate__ and not hasattr(kind, "__deepcopy__")
