@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+import gc
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,9 +15,61 @@ import osediff_exp  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from osediff_exp.models.backbone import Backbone
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported stays: looking through it for garbage again and again takes a seventh of the tests' time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _option_files_are_read_once() -> Iterator[None]:
+    """Hydra reads every option file of each composition anew, which is a third of its time; here a file is read again when it changed."""
+    from hydra._internal.config_repository import ConfigRepository  # not above: the process that hands out the tests needs no Hydra
+    from hydra.core.object_type import ObjectType
+
+    load, known = ConfigRepository.load_config, {}
+
+    def load_once(self: ConfigRepository, config_path: str) -> Any:
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None or source.scheme() not in ("file", "pkg"):
+            return load(self, config_path)
+        key: tuple[Any, ...] = (source.scheme(), source.path, source.provider, config_path)
+        if source.scheme() == "file":
+            state = Path(source.path, source._normalize_file_name(config_path)).stat()
+            key += (state.st_mtime_ns, state.st_size, state.st_ino)
+        if key not in known:
+            known[key] = load(self, config_path)
+        result = copy.copy(known[key])
+        result.config = copy.deepcopy(result.config)  # Hydra builds its composition of these very nodes
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigRepository, "load_config", load_once)
+        yield
+
+
+def _strange_files() -> set[str]:
+    """Return what lies in the checkout and belongs neither to it nor to what git ignores."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        return set()
+    command = ["git", "-C", str(ROOT), "ls-files", "--others", "--exclude-standard"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_file_is_left_in_the_checkout() -> Iterator[None]:
+    """Tests write into folders of their own."""
+    before = _strange_files()
+    yield
+    assert _strange_files() <= before, f"tests left files in the checkout: {sorted(_strange_files() - before)}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,13 @@ def zipped(path: Path) -> None:
 
 
 _WIDE = np.random.default_rng(1).integers(0, 65536, (40, 48, 3), dtype=np.uint16)
-_DEEP_TEXT = chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(b"x" * (80 << 20), 9))
+
+
+@cache
+def _deep_text() -> bytes:
+    """80 MiB of text, made only where it is written: every worker imports this module."""
+    return chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(b"x" * (80 << 20), 9))
+
 
 HOSTILE: dict[str, tuple[Maker, str]] = {
     "empty.png": (written(b""), BAD),
@@ -117,7 +124,7 @@ HOSTILE: dict[str, tuple[Maker, str]] = {
     "bomb_bmp.bmp": (written(bmp(60000, 60000)), BAD),
     "bomb_tif.tif": (written(tiff(2_000_000, 2_000_000)), BAD),
     "bomb_jpg.jpg": (written(jpeg_claiming(65500, 65500)), BAD),
-    "text_bomb.png": (written(png(8, 8, pixels=bytes(8 * 25), more=_DEEP_TEXT)), EITHER),
+    "text_bomb.png": (lambda path: path.write_bytes(png(8, 8, pixels=bytes(8 * 25), more=_deep_text())), EITHER),
     "cmyk_jpg.jpg": (saved("CMYK"), GOOD),
     "cmyk_tif.tif": (saved("CMYK"), GOOD),
     "lab.tif": (saved("LAB"), GOOD),

@@ -76,13 +76,13 @@ def test_all_ranks_hear_of_another_ranks_loss() -> None:
     assert not judged(bad, 1.0, gather=lambda own: torch.stack([own, torch.tensor([0.0, 1.0])]))
 
 
-def test_fp16s_overflows_end_no_training_until_the_factor_is_down() -> None:
+def test_fp16s_overflows_end_no_training_until_the_factor_is_down(tmp_path: Path) -> None:
     bad, overflow = BadSteps(limit=2), torch.tensor([INF])
     assert not any(judged(bad, 1.0, overflow, scale=2.0**16) for _ in range(5))
     assert (bad.skipped, bad.in_a_row) == (5, 0)
-    judged(bad, 1.0, overflow, scale=1.0)
+    judged(bad, 1.0, overflow, folder=tmp_path, scale=1.0)
     with pytest.raises(UserError, match="not finite"):
-        judged(bad, 1.0, overflow, scale=1.0)
+        judged(bad, 1.0, overflow, folder=tmp_path, scale=1.0)
 
 
 def test_the_last_of_too_many_leaves_its_batch(tmp_path: Path) -> None:

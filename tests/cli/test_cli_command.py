@@ -1,4 +1,4 @@
-"""The real entry as a process: time, exit status, the last line, and what lies in the folders."""
+"""The real entry: as a process, its time, exit status and last line; in this process (``run``), what lies in the folders."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def test_a_run_leaves_its_result_and_configuration(call: Call, workplace: Path) 
     ("seed", "status", "line", "log"),
     [(13, 2, "seed=13 brings bad luck: choose another", False), (14, 1, "RuntimeError: first line second line", True)],
 )
-def test_a_failed_run_says_why_in_its_folder(call: Call, workplace: Path, seed: int, status: int, line: str, log: bool) -> None:
+def test_a_failed_run_says_why_in_its_folder(run: Call, workplace: Path, seed: int, status: int, line: str, log: bool) -> None:
     (workplace / "here").mkdir()
     (workplace / "here" / "result.json").write_text("of an earlier run")
-    done = call("hydra.run.dir=here", f"seed={seed}")
+    done = run("hydra.run.dir=here", f"seed={seed}")
     assert done.returncode == status
     assert (folder(done) / "error.txt").read_text() == line + "\n"
     assert not (folder(done) / "result.json").exists()
@@ -84,8 +84,8 @@ def test_a_failed_run_says_why_in_its_folder(call: Call, workplace: Path, seed: 
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_half_a_job_keeps_its_figures_and_fails(call: Call) -> None:
-    done = call("hydra.run.dir=here", "seed=16")
+def test_half_a_job_keeps_its_figures_and_fails(run: Call) -> None:
+    done = run("hydra.run.dir=here", "seed=16")
     assert done.returncode == 1
     assert json.loads((folder(done) / "result.json").read_text())["num_images"] == 1
     assert (folder(done) / "error.txt").read_text() == "1 of 2 photos is missing: look for it\n"
@@ -97,8 +97,8 @@ def test_an_interruption_leaves_130(call: Call) -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "interrupted\n")
 
 
-def test_a_failed_arm_stops_neither_the_others_nor_the_comparison(call: Call, workplace: Path) -> None:
-    done = call("+experiment=vsd_ablation", "seed=13,2")
+def test_a_failed_arm_stops_neither_the_others_nor_the_comparison(run: Call, workplace: Path) -> None:
+    done = run("+experiment=vsd_ablation", "seed=13,2")
     assert done.returncode == 1
     assert folder(done).parent == workplace / "runs" / "vsd_ablation"
     arms = ["0_lambda2=0,seed=13", "1_lambda2=0,seed=2", "2_lambda2=1,seed=13", "3_lambda2=1,seed=2"]
@@ -108,8 +108,8 @@ def test_a_failed_arm_stops_neither_the_others_nor_the_comparison(call: Call, wo
     assert "2 of 4 runs failed" in done.stderr
 
 
-def test_a_sweep_over_the_terms_beats_the_backbone(call: Call) -> None:
-    done = call("+experiment=terms", "backbone=sd21")
+def test_a_sweep_over_the_terms_beats_the_backbone(run: Call) -> None:
+    done = run("+experiment=terms", "backbone=sd21")
     assert done.returncode == 0
     assert [result(path.parent)["terms"] for path in sorted(folder(done).glob("*/result.json"))] == ["mse", "mse,vsd"]
 

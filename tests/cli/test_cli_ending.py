@@ -45,7 +45,7 @@ def stop(running: subprocess.Popen[str], number: int, *files: Path) -> subproces
     return subprocess.CompletedProcess(running.args, running.returncode, out, errors)
 
 
-def test_ctrl_c_ends_a_serial_sweep_and_the_same_command_completes_it(call: Call, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_serial_sweep_and_the_same_command_completes_it(run: Call, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["-m", "seed=1,18,2", "hydra.sweep.dir=here"]
     sweep = workplace / "here"
     stopped = stop(start(*command), signal.SIGINT, sweep / "1_seed=18" / "checkpoints" / "last.ckpt")
@@ -55,7 +55,7 @@ def test_ctrl_c_ends_a_serial_sweep_and_the_same_command_completes_it(call: Call
     assert not (sweep / "2_seed=2").exists()
     assert (sweep / "comparison.txt").read_text() == "0_seed=1"
     monkeypatch.setenv("LUCKY", "1")
-    done = call(*command)
+    done = run(*command)
     assert done.returncode == 0, done.stderr
     assert (sweep / "comparison.txt").read_text().split() == ["0_seed=1", "1_seed=18", "2_seed=2"]
     assert result(sweep / "1_seed=18")["resume"] == "auto"
@@ -104,18 +104,18 @@ def stop_worker(running: subprocess.Popen[str], *files: Path) -> subprocess.Comp
     return subprocess.CompletedProcess(running.args, running.returncode, out, errors)
 
 
-def test_a_launcher_that_cannot_launch_is_one_line_and_a_log(call: Call, workplace: Path) -> None:
-    done = call("-m", "seed=1,2", "hydra.sweep.dir=here", "++hydra.launcher._target_=cli_example_tasks.Term")
+def test_a_launcher_that_cannot_launch_is_one_line_and_a_log(run: Call, workplace: Path) -> None:
+    done = run("-m", "seed=1,2", "hydra.sweep.dir=here", "++hydra.launcher._target_=cli_example_tasks.Term")
     assert (done.returncode, folder(done)) == (1, workplace / "here")
     assert len(done.stderr.splitlines()) == 1
     assert "RuntimeError: Invalid plugin 'cli_example_tasks.Term'" in done.stderr
     assert "Invalid plugin" in (workplace / "here" / "error.log").read_text()
 
 
-def test_a_folder_that_cannot_be_made_is_the_users_mistake(call: Call, workplace: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_the_users_mistake(run: Call, workplace: Path) -> None:
     (workplace / "file").write_text("")
     for arguments in (("-m", "seed=1,2", "hydra.sweep.dir=file/x"), ("hydra.run.dir=file/x",)):
-        done = call(*arguments)
+        done = run(*arguments)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
         assert f"cannot write into {workplace / 'file' / 'x'} (Not a directory)" in done.stderr
 

@@ -60,15 +60,17 @@ def test_other_settings_or_fresh_start_anew(run: Call) -> None:
     assert folder(run("-m", "seed=13,2", "lambda1=3")) != failed
 
 
-def test_a_chosen_folder_keeps_its_arms_and_refuses_other_settings(call: Call, workplace: Path) -> None:
-    assert call("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
+def test_a_chosen_folder_keeps_its_arms_and_refuses_other_settings(run: Call, workplace: Path) -> None:
+    assert run("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
     before = results(workplace / "here")
-    again = call("-m", "seed=1,2,3", "hydra.sweep.dir=here")
+    written = {name: (workplace / "here" / name / "result.json").stat().st_mtime_ns for name in before}
+    again = run("-m", "seed=1,2,3", "hydra.sweep.dir=here")
     assert again.returncode == 0
-    assert {name: figures["pid"] for name, figures in results(workplace / "here").items() if name != "2_seed=3"} == {
-        name: figures["pid"] for name, figures in before.items()
-    }
-    other = call("-m", "seed=1,2", "lambda2=5", "hydra.sweep.dir=here")
+    after = results(workplace / "here")
+    assert after.pop("2_seed=3")["seed"] == 3
+    assert after == before
+    assert {name: (workplace / "here" / name / "result.json").stat().st_mtime_ns for name in before} == written
+    other = run("-m", "seed=1,2", "lambda2=5", "hydra.sweep.dir=here")
     assert other.returncode == 2
     assert other.stderr.splitlines()[-1].startswith(
         f"error: {workplace / 'here' / '0_seed=1'} holds a run with other settings (lambda2: 1.0 there, 5"
@@ -100,12 +102,12 @@ def test_a_refused_command_changes_nothing_and_starts_nothing(run: Call, workpla
     assert {path: path.read_bytes() for path in (workplace / "here").rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize(("arguments", "key"), [(("-m", "seed=1,2"), "hydra.sweep.dir"), (("seed=1",), "hydra.run.dir")])
-def test_fresh_sets_the_chosen_folder_aside(run: Call, workplace: Path, arguments: tuple[str, ...], key: str) -> None:
+@pytest.mark.parametrize(("arguments", "key", "times"), [(("-m", "seed=1,2"), "hydra.sweep.dir", 1), (("seed=1",), "hydra.run.dir", 2)])
+def test_fresh_sets_the_chosen_folder_aside(run: Call, workplace: Path, arguments: tuple[str, ...], key: str, times: int) -> None:
     command = (*arguments, f"{key}=here")
     assert run(*command).returncode == 0
     before = sorted(path.read_text() for path in (workplace / "here").rglob("result.json"))
-    for number in (1, 2):
+    for number in range(1, times + 1):
         fresh = run(*command, "fresh=true")
         assert fresh.returncode == 0, fresh.stderr
         assert f"{workplace / 'here'} held an earlier run, which is now {workplace / 'here'}.{number}" in fresh.stderr
@@ -138,13 +140,13 @@ def test_a_training_given_again_with_its_folder_is_kept(workplace: Path, capsys:
     )
 
 
-def test_fresh_moves_neither_where_somebody_works_nor_where_one_is(call: Call, workplace: Path) -> None:
-    assert call("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
+def test_fresh_moves_neither_where_somebody_works_nor_where_one_is(run: Call, workplace: Path) -> None:
+    assert run("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
     with hold(workplace / "here" / "0_seed=1"):
-        busy = call("-m", "seed=1,2", "hydra.sweep.dir=here", "fresh=true")
+        busy = run("-m", "seed=1,2", "hydra.sweep.dir=here", "fresh=true")
     assert (busy.returncode, len(busy.stderr.splitlines())) == (2, 1)
     assert "another process is at work" in busy.stderr
     (workplace / "multirun.yaml").write_text("")
-    mine = call("-m", "seed=1,2", "hydra.sweep.dir=.", "fresh=true")
+    mine = run("-m", "seed=1,2", "hydra.sweep.dir=.", "fresh=true")
     assert (mine.returncode, len(mine.stderr.splitlines())) == (2, 1)
     assert "is the current folder" in mine.stderr

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
 from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.losses.base import CriticTerm, LossTerm
+from osediff_exp.losses.dmd_gan import DMDGANLoss
 from osediff_exp.losses.gan import GANLoss
 from osediff_exp.losses.mse import MSELoss
+from osediff_exp.losses.vsd import VSDLoss
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.discriminators.features import FeatureHead
 from osediff_exp.models.discriminators.unet import UNetDiscriminator
@@ -27,6 +29,8 @@ TOGETHER_AND_ALONE = [
     pytest.param(CRITICS, id="together", marks=pytest.mark.slow),  # fast, for VSD alone: tests/test_module.py
     *(pytest.param([kind], id=kind.__name__, marks=pytest.mark.slow) for kind in CRITICS),
 ]
+# In mixed precision, a score network and both kinds of discriminators stand for all of them.
+FEW_OR_ALL = [pytest.param([VSDLoss, DMDGANLoss, GANLoss], id="few"), pytest.param(CRITICS, id="all", marks=pytest.mark.slow)]
 LOSSES = {kind.__name__ + suffix for kind in CRITICS for suffix in ("", "_critic")}
 ADAM = partial(torch.optim.AdamW, lr=1e-3)
 
@@ -100,15 +104,19 @@ def same(first: Any, second: Any) -> bool:
     return first == second
 
 
-def test_bfloat16_trains_and_discriminators_stay_in_float32(backbone: Backbone, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kinds", FEW_OR_ALL)
+def test_bfloat16_trains_and_discriminators_stay_in_float32(
+    kinds: list[type[CriticTerm]], backbone: Backbone, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: dict[type[nn.Module], set[torch.dtype]] = {UNetDiscriminator: set(), FeatureHead: set()}
     for network, dtypes in seen.items():
         monkeypatch.setattr(network, "forward", noting_dtype(network.forward, dtypes))
-    module, exact = build(CRITICS, backbone, max_steps=1), build(CRITICS, backbone, max_steps=1)
+    module, exact = build(kinds, backbone, max_steps=1), build(kinds, backbone, max_steps=1)
     fit(module, photos, photos, precision="bf16-mixed")
     assert seen == {UNetDiscriminator: {torch.float32}, FeatureHead: {torch.float32}}
     fit(exact, photos, photos)
     assert {weight.dtype for weight in trainable(module).values()} == {torch.float32}
+    assert "train/GANLoss_critic" in exact.latest
     for key in (key for key in exact.latest if key.startswith("train/") and key.split("/")[1] in {"mse", *LOSSES}):
         assert module.latest[key] == pytest.approx(exact.latest[key], rel=0.1), key
 
@@ -122,15 +130,16 @@ def noting_dtype(forward: Any, seen: set[torch.dtype]) -> Any:
     return call
 
 
-def test_float16_steps_are_those_of_full_precision(backbone: Backbone, photos: Path) -> None:
+@pytest.mark.parametrize("kinds", FEW_OR_ALL)
+def test_float16_steps_are_those_of_full_precision(kinds: list[type[CriticTerm]], backbone: Backbone, photos: Path) -> None:
     """The scaler's factor grows after every step here: a network stepped with another factor than its own would be far off."""
-    scaled, exact = build(CRITICS, backbone, clip_norm=0.0), build(CRITICS, backbone, clip_norm=0.0)
+    scaled, exact = build(kinds, backbone, clip_norm=0.0), build(kinds, backbone, clip_norm=0.0)
     start = trainable(exact)
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=1)
     fit(scaled, photos, photos, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
     fit(exact, photos, photos)
     assert scaler.get_scale() == 64.0 * 2**2  # once a step, whatever the number of optimizers
     steps = [{name: weight - start[name] for name, weight in trainable(module).items()} for module in (scaled, exact)]
-    for prefix in prefixes(CRITICS):
+    for prefix in prefixes(kinds):
         a, b = (torch.cat([step.flatten() for name, step in made.items() if name.startswith(prefix)]) for made in steps)
         assert float((a - b).norm() / b.norm()) < 0.1, prefix

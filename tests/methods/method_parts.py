@@ -43,7 +43,7 @@ def train(backbone: Backbone, folder: Path, method: Method, *, max_steps: int = 
     """Train from the method's start on the photos in ``folder/photos``."""
     ckpt_path, asked = settings.pop("ckpt_path", None), {key: settings.pop(key) for key in ("prompts",) if key in settings}
     module = make_module(backbone, method=method, max_steps=max_steps, **asked)
-    data = make_data(folder / "photos", batch_size=2)
+    data = make_data(folder / "photos", batch_size=2, num_val=1)
     make_trainer(folder, **settings).fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=False)
     return module
 

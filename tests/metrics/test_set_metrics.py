@@ -95,9 +95,9 @@ def test_contributions_have_the_value_as_mean_and_their_error_is_the_true_one(es
         y = pictures(30, seed)
         return estimate([rows * 1.3 + 0.4 for rows in y], y)
 
-    scores = [sample(seed) for seed in range(200)]
+    scores = [sample(seed) for seed in range(100)]
     contributions = [score.contributions for score in scores if score.contributions is not None]
-    assert len(contributions) == 200
+    assert len(contributions) == 100
     assert contributions[0].mean() == pytest.approx(scores[0].value.item())
     said = torch.stack([part.var() / 30 for part in contributions]).mean().sqrt()
     true = torch.stack([score.value for score in scores]).std()

@@ -114,6 +114,26 @@ def test_rank_0_adds_nothing_and_wrong_settings_are_the_users_mistake(backbone: 
         add_lora(unet, unet_targets(unet), rank=-1, alpha="fixed", lora_alpha=8)
 
 
+def test_a_view_is_a_deep_copy_but_for_its_frozen_weights(backbone: Backbone) -> None:
+    original = share_frozen(backbone.unet)
+    add_lora(original, unet_targets(original), rank=2, alpha="fixed", lora_alpha=8)
+    original.mine = {"again": original.mid_block, "nothing": [], "numbers": [1, 2]}
+    original.conv_in.forward = original.conv_in.forward  # bound to the layer: the copy's must be the copy's
+    view, expected = share_frozen(original), copy.deepcopy(original)
+    for (name, module), (other, theirs), mine in zip(view.named_modules(), expected.named_modules(), original.modules(), strict=True):
+        assert (name, type(module), list(module.__dict__)) == (other, type(theirs), list(theirs.__dict__))
+        for key, value in module.__dict__.items():
+            assert type(value) is type(theirs.__dict__[key]), (name, key)
+            assert not isinstance(value, dict | list | set | nn.Module) or value is not mine.__dict__[key], (name, key)
+    assert view.mine["again"] is view.mid_block
+    assert view.conv_in.forward.__self__ is view.conv_in
+    for (_, weight), (_, theirs), (_, mine) in zip(
+        view.named_parameters(), expected.named_parameters(), original.named_parameters(), strict=True
+    ):
+        assert torch.equal(weight, theirs)
+        assert (weight is mine) == (not mine.requires_grad)
+
+
 def test_frozen_weights_exist_once_and_trainable_ones_are_copied(backbone: Backbone) -> None:
     backbone.unet.conv_out.requires_grad_(True)
     view = share_frozen(backbone.unet)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,11 @@ GIB = 2**30
 
 
 def configuration(*overrides: str) -> DictConfig:
+    return copy.deepcopy(composed(overrides))
+
+
+@cache
+def composed(overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", ["task=doctor", *overrides])
 
