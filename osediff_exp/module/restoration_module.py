@@ -41,7 +41,7 @@ class RestorationModule(pl.LightningModule):
     One step is one update of the generator. It takes ``critic_updates`` rounds of ``accumulate`` micro-batches; groups of every round
     (critics) are updated after each, the others after the last. Under DDP each micro-batch has ONE backward pass, of all groups' losses
     together (their graphs are disjoint): that is what keeps gradients synchronised, critics included. A single process differentiates
-    them one after the other, which gives the same bits in less memory.
+    them one after the other, which gives the same bits and frees each graph before the next is built.
 
     Args:
         backbone: frozen; also encodes the prompts.
