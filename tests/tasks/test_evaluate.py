@@ -17,12 +17,14 @@ from restoration_parts import save_realesrgan_package
 from tiny_parts import make_trainer, wake_lora
 
 from osediff_exp.checkpoints.own import run_record, stamp
+from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.tasks import evaluate
 from osediff_exp.tasks.train import build_data, build_module
 
 CONF = Path(__file__).parents[2] / "conf"
+register_resolvers()
 REALSR = Path(__file__).parents[3] / "shared" / "data" / "realsr"
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")  # Lightning, on a machine that has Slurm
 SMALL = ["metrics=psnr_ssim", "data.val_size=32", "data.val_first=3", "loss/terms=[mse]", "restorer.device=cpu"]
