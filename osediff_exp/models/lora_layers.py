@@ -34,7 +34,9 @@ class _Merging:
     """What the two layers share: whether one product may, and should, stand for three, and its weight."""
 
     def _merged(self: Any, x: Tensor, places: int, extra: tuple[Any, ...]) -> Tensor | None:
-        """Return W + s B A in W's shape, or None where PEFT's own layer must compute ``places`` outputs of each channel.
+        """Return W + s B A in W's shape, or None where PEFT's own layer must compute a sample's ``places`` outputs of each channel.
+
+        The size of the batch has no say: a picture comes out the same alone and among others.
 
         Mixed precision is left to PEFT: rounded to half precision the sum would swallow small updates, and the score network would
         differ from the prior by the rounding of all its weights.
@@ -63,7 +65,7 @@ class LoRALinear(_Merging, peft_layers.Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base: Any = self.base_layer
-        merged = self._merged(x, x.numel() // x.shape[-1], (*args, *kwargs))
+        merged = self._merged(x, x[0].numel() // x.shape[-1], (*args, *kwargs))
         return super().forward(x, *args, **kwargs) if merged is None else F.linear(x, merged, base.bias)
 
 
@@ -72,7 +74,7 @@ class LoRAConv2d(_Merging, peft_layers.Conv2d):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base: Any = self.base_layer
-        places = len(x) * x.shape[-2] * x.shape[-1] // (base.stride[0] * base.stride[1])
+        places = x.shape[-2] * x.shape[-1] // (base.stride[0] * base.stride[1])
         merged = self._merged(x, places, (*args, *kwargs)) if base.groups == 1 else None
         # The layer's own call keeps to its padding, which tiling changes for a while.
         return super().forward(x, *args, **kwargs) if merged is None else base._conv_forward(x, merged, base.bias)

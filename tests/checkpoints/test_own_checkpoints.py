@@ -53,7 +53,7 @@ def test_a_training_comes_back_averaged_or_live(backbone: Backbone, settings: di
         assert not loaded.generator.training
     assert not torch.equal(output(averaged), output(live))
     restored = module.restore((picture() + 1) / 2, ["sharp photo"] * 2).image
-    assert torch.allclose(output(live), restored, atol=1e-6)
+    assert torch.allclose(output(live), restored, atol=1e-5)  # LoRA's sums in another order
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["format"] == 1
     assert content["versions"]["osediff_exp"] == osediff_exp.__version__

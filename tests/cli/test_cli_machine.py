@@ -69,7 +69,7 @@ def test_gpus_are_counted_as_cuda_shows_them(monkeypatch: pytest.MonkeyPatch, vi
 
 WRONG_WORDS = [
     ("logger.wandb.mode=onlin", "logger.wandb.mode=onlin is none of auto, online, offline, disabled. Did you mean 'online'?"),
-    ("trainer.precision=64-foo", "trainer.precision=64-foo is none of 32-true, bf16-mixed, 16-mixed"),
+    ("trainer.precision=64-foo", "trainer.precision=64-foo is none of auto, 32-true, bf16-mixed, 16-mixed"),
     ("trainer.precision=bf16-mixd", "Did you mean 'bf16-mixed'?"),
     ("trainer.accelerator=gup", "Did you mean 'gpu'?"),
     ("generator.latent=modes", "Did you mean 'mode'?"),

@@ -206,7 +206,8 @@ def test_repeated_edges_keep_a_constant_picture_constant() -> None:
 @pytest.mark.parametrize("noise", [None, lambda purpose, shape: torch.ones(2, *shape)])
 def test_a_picture_of_one_tile_takes_the_untiled_path(backbone: Backbone, noise: Any) -> None:
     lq, embeds = random(2, 3, 60, 44), backbone.encode_prompts(["tree", "sharp photo"])
-    whole, tiled = (tiled_generator(backbone, tiling)(lq, embeds, noise) for tiling in (None, SMALL))
+    with torch.no_grad():  # as tiles are: with gradients LoRA's sums have another order
+        whole, tiled = (tiled_generator(backbone, tiling)(lq, embeds, noise) for tiling in (None, SMALL))
     assert torch.equal(whole.image, tiled.image)
     assert torch.equal(whole.latent, tiled.latent)
 

@@ -76,7 +76,7 @@ def test_a_checkpoint_gets_its_own_validations_figures(trained: tuple[Path, dict
     assert (figures["restorer"], figures["dataset"], figures["num_images"]) == ("0_arm=a", "validation", 3)
     assert figures["color_fix"] == "none"
     for key in ("psnr", "ssim", "bicubic_psnr", "bicubic_ssim"):
-        assert figures[key] == pytest.approx(validation[key], rel=1e-5)
+        assert figures[key] == pytest.approx(validation[key], rel=5e-5)  # pictures one by one may round a pixel to its neighbour
     assert figures["psnr"] != pytest.approx(figures["bicubic_psnr"], rel=1e-3)
 
 
@@ -112,8 +112,8 @@ def test_restorers_stand_side_by_side_under_their_labels(tmp_path: Path) -> None
 
 
 def test_real_esrgan_stands_beside_the_others_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
     save_realesrgan_package(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
     root = write_pairs(tmp_path / "set")
     figures = run(tmp_path / "run", "data=pairs", f"data.root={root}", "restorers=[bicubic,realesrgan]", "metrics=psnr_ssim")
     assert 0 < figures["realesrgan_psnr"] < figures["psnr"]  # its random network's
