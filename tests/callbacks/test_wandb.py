@@ -82,6 +82,7 @@ def test_an_offline_run_holds_names_configuration_keys_axis_and_figures(tmp_path
     assert {"psnr", "machine", "train/loss", "vsd/grad_norm", "val/psnr"} <= set(json.dumps(summary).replace('"', " ").split())
 
 
+@pytest.mark.slow
 def test_each_run_is_its_own_even_where_one_before_was_left_open(tmp_path: Path) -> None:
     first, second = start(tmp_path / "a", name="first"), start(tmp_path / "b", name="second")
     first.log_metrics({"a": 1.0}, step=1)

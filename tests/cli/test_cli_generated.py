@@ -50,8 +50,8 @@ def check_plans(cases: int, workplace: Path) -> list[str]:
     return lines
 
 
-def test_a_dozen_generated_configurations_are_a_plan_or_one_line(workplace: Path) -> None:
-    assert sum(line != "plan" for line in check_plans(12, workplace)) > 0
+def test_a_few_generated_configurations_are_a_plan_or_one_line(workplace: Path) -> None:
+    assert sum(line != "plan" for line in check_plans(6, workplace)) > 0
 
 
 @pytest.mark.slow

@@ -53,6 +53,7 @@ def test_a_finished_sweep_is_not_touched_by_the_same_command(run: Call) -> None:
     assert [len(results(folder(done))) for done in (first, second)] == [2, 2]
 
 
+@pytest.mark.slow
 def test_other_settings_or_fresh_start_anew(run: Call) -> None:
     failed = folder(run("-m", "seed=13,2"))
     assert folder(run("-m", "seed=13,2")) == failed
@@ -140,6 +141,7 @@ def test_a_training_given_again_with_its_folder_is_kept(workplace: Path, capsys:
     )
 
 
+@pytest.mark.slow
 def test_fresh_moves_neither_where_somebody_works_nor_where_one_is(run: Call, workplace: Path) -> None:
     assert run("-m", "seed=1,2", "hydra.sweep.dir=here").returncode == 0
     with hold(workplace / "here" / "0_seed=1"):

@@ -269,6 +269,7 @@ def test_all_steps_and_branches_are_counted(backbone: Backbone, make: Any, passe
         assert 2 * measure_macs(backbone, generator, size=16).merged["unet"] == five["unet"]
 
 
+@pytest.mark.slow
 def test_several_numbers_of_steps_are_counted_at_once(backbone: Backbone) -> None:
     """On a copy without weights, in the sum of all parts; the generator samples afterwards as before."""
     generator = make_diffbir(backbone).generator

@@ -89,7 +89,7 @@ def test_moments_without_each_are_those_of_the_others() -> None:
     torch.testing.assert_close(covariance[0], torch.cov(others.T))
 
 
-@pytest.mark.parametrize("estimate", [squared_mmd, frechet_of_pictures])
+@pytest.mark.parametrize("estimate", [pytest.param(squared_mmd, marks=pytest.mark.slow), frechet_of_pictures])
 def test_contributions_have_the_value_as_mean_and_their_error_is_the_true_one(estimate: Estimate) -> None:
     def sample(seed: int) -> SetScore:
         y = pictures(30, seed)

@@ -214,7 +214,11 @@ def test_a_picture_of_one_tile_takes_the_untiled_path(backbone: Backbone, noise:
 
 @pytest.mark.parametrize(
     ("height", "width", "dtype"),
-    [(132, 20, torch.float32), (36, 204, torch.bfloat16), pytest.param(130, 138, torch.float32, marks=pytest.mark.slow)],
+    [
+        (132, 20, torch.float32),
+        pytest.param(36, 204, torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param(130, 138, torch.float32, marks=pytest.mark.slow),
+    ],
 )
 def test_any_size_is_restored_and_no_picture_depends_on_its_batch(
     backbone_folder: Path, height: int, width: int, dtype: torch.dtype

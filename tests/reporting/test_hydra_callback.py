@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -51,6 +52,7 @@ def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
     assert [line.split(",")[:3] for line in lines[1:]] == [["none", "done", "0"], ["lambda2=2", "done", "2"], ["bicubic", "reference", ""]]
 
 
+@pytest.mark.slow
 def test_a_failed_arm_does_not_cost_the_report(tmp_path: Path) -> None:
     assert sweep(tmp_path, "0,1,2").returncode != 0
     lines = (tmp_path / "sweep" / "comparison.csv").read_text().splitlines()

@@ -74,6 +74,7 @@ def threads() -> Iterator[None]:
     cv2.setNumThreads(before[1])
 
 
+@pytest.mark.slow
 def test_every_figure_is_positive_and_flat(untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = benchmark.run(configuration(f"backbone.loader.sources=[{untrained}]"), tmp_path)
     assert json.loads(json.dumps(figures)) == figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
@@ -25,6 +26,7 @@ def test_a_random_backbone_computes_finite_numbers_that_the_seed_fixes() -> None
     assert outputs[0].std() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_with_and_without_checkpointing() -> None:
     small = ["size=64", "num_steps=1", "architecture=embedded:tiny", "checkpointing=[true,false]"]
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -40,7 +40,9 @@ def test_sd21_beside_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "| this project | 1 | 2,253.9 | 1,294.4 | 8.49 |" in page
 
 
-@pytest.mark.parametrize(("method", "part"), [("stablesr", "structure encoder"), ("pasd", "control net")])
+@pytest.mark.parametrize(
+    ("method", "part"), [("stablesr", "structure encoder"), pytest.param("pasd", "control net", marks=pytest.mark.slow)]
+)
 def test_what_a_method_adds_is_a_line_and_the_lines_add_up(tmp_path: Path, method: str, part: str) -> None:
     figures = complexity.run(configuration("backbone=tiny", f"method={method}", "complexity.size=64"), tmp_path)
     lines = [line.strip("| ").split(" | ") for line in (tmp_path / "complexity.md").read_text().splitlines() if line.startswith("|")]
@@ -52,6 +54,7 @@ def test_what_a_method_adds_is_a_line_and_the_lines_add_up(tmp_path: Path, metho
     assert 0 < figures["macs_g_products"] < figures["macs_g_merged"]  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_the_rank_and_the_terms_are_the_configurations(tmp_path: Path) -> None:
     figures = complexity.run(configuration("backbone=tiny", "complexity.size=64"), tmp_path)
     halved = complexity.run(configuration("backbone=tiny", "complexity.size=64", "generator.unet_rank=8", "lambda2=0"), tmp_path)

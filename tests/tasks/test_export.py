@@ -69,6 +69,7 @@ def test_the_runs_whole_configuration_travels_in_its_checkpoint(run_folder: Path
     assert config["generator"]["timestep"] == config["backbone"]["recipe"]["timestep"]
 
 
+@pytest.mark.slow
 def test_a_released_file_takes_the_settings_of_the_command(run_folder: Path, backbone_folder: Path, tmp_path: Path) -> None:
     released = tmp_path / "osediff.pkl"
     for checkpoint, form, output in ((run_folder, "released", released), (released, "lora", tmp_path / "lora")):
