@@ -66,12 +66,16 @@ def _ablation_rows() -> dict[str, Published]:
     return rows
 
 
+def _steps(number: int) -> str:
+    return "1 step" if number == 1 else f"{number} steps"
+
+
 def _method_rows() -> dict[str, Published]:
     """Return Table 1, with Table 2 beside it: "T1/RealSR/StableSR"."""
     costs = {row.method: row for row in published_complexity()}
     return {
         f"T1/{dataset}/{row.method}": Published(
-            row.method, f"{SOURCE}, Table 1, {dataset}", row.figures, row.printed, f"{row.steps} steps", costs.get(row.method)
+            row.method, f"{SOURCE}, Table 1, {dataset}", row.figures, row.printed, _steps(row.steps), costs.get(row.method)
         )
         for dataset in published_sets()
         for row in published_rows(dataset)
