@@ -11,6 +11,7 @@ from osediff_exp.errors import UserError
 from osediff_exp.losses.base import CriticTerm, LossInputs, LossTerm
 from osediff_exp.methods.base import Group, Logs, Method, MethodLoss, OptimizerFactory, Parts
 from osediff_exp.methods.batch import TrainingBatch
+from osediff_exp.models.generator_base import Generator
 
 
 class OSEDiff(Method):
@@ -51,30 +52,32 @@ class OSEDiff(Method):
 
     def shares(self, batch: TrainingBatch) -> Iterator[MethodLoss]:
         """Yield the terms' weighted sum, then every critic's loss."""
-        inputs = self._restored(batch)
+        inputs = restored(self.generator, batch)
         yield MethodLoss(*generator_objective(self._terms, inputs))
         for name, critic in self.critics.items():
             yield MethodLoss(*critics_objective({name: critic}, inputs))
 
     def critics_loss(self, batch: TrainingBatch) -> MethodLoss:
         with torch.no_grad():
-            inputs = self._restored(batch)
+            inputs = restored(self.generator, batch)
         loss, logs = critics_objective(self.critics, inputs)
         # DDP waits for a gradient of every parameter it knows: the generator's are zeros here.
         return MethodLoss(loss + 0.0 * sum(parameter.sum() for parameter in self.generator.trainable_parameters()), logs)
 
-    def _restored(self, batch: TrainingBatch) -> LossInputs:
-        restored = self.generator(batch.lq, batch.prompt_embeds, lambda purpose, shape: batch.noise(f"generator/{purpose}", shape))
-        return LossInputs(
-            output=restored.image,
-            target=batch.hq,
-            latent=restored.latent,
-            prompt_embeds=batch.prompt_embeds,
-            negative_embeds=batch.negative_embeds,
-            seed=batch.seed,
-            step=batch.step,
-            indices=batch.indices,
-        )
+
+def restored(generator: Generator, batch: TrainingBatch) -> LossInputs:
+    """Return what the terms look at: the generator's output for the batch, beside the truth."""
+    output = generator(batch.lq, batch.prompt_embeds, lambda purpose, shape: batch.noise(f"generator/{purpose}", shape))
+    return LossInputs(
+        output=output.image,
+        target=batch.hq,
+        latent=output.latent,
+        prompt_embeds=batch.prompt_embeds,
+        negative_embeds=batch.negative_embeds,
+        seed=batch.seed,
+        step=batch.step,
+        indices=batch.indices,
+    )
 
 
 def generator_objective(terms: Mapping[str, LossTerm], inputs: LossInputs) -> tuple[Tensor, Logs]:

@@ -25,7 +25,7 @@ from osediff_exp.losses.score_network import vsd_gradient
 from osediff_exp.losses.vsd import VSDLoss
 from osediff_exp.methods.base import Group
 from osediff_exp.methods.batch import TrainingBatch
-from osediff_exp.methods.osediff import OSEDiff
+from osediff_exp.methods.osediff import OSEDiff, restored
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.lora_layers import plain_lora
 from osediff_exp.models.prompt_features import PromptFeatures
@@ -116,18 +116,8 @@ class PlainStep:
         """Take a step; return the figures of the log that ours returns too."""
         batch, logs = inputs.batch(step, self._embed), {}
         with plain_lora():
-            restored = self.generator(batch.lq, batch.prompt_embeds, lambda purpose, shape: batch.noise(f"generator/{purpose}", shape))
-            seen = LossInputs(
-                output=restored.image,
-                target=batch.hq,
-                latent=restored.latent,
-                prompt_embeds=batch.prompt_embeds,
-                negative_embeds=batch.negative_embeds,
-                seed=batch.seed,
-                step=batch.step,
-                indices=batch.indices,
-            )
-            total = restored.image.new_zeros(())
+            seen = restored(self.generator, batch)
+            total = seen.output.new_zeros(())
             for name, term in self.terms.items():
                 output = plain_match(term, seen) if isinstance(term, VSDLoss) else term(seen)
                 total, logs[f"train/{name}"] = total + term.weight * output.loss, output.loss.detach()
