@@ -156,6 +156,8 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
     inputs = references(arms)
     baseline, odd = choose_baseline(arms, inputs, settings.baseline)
     published, misnamed = published_for(labels, settings.published)
+    # A name may be an arm's that has not started, so only a whole sweep can tell which are wrong.
+    misspelt = [] if found.never_started else [*unused_names(named, settings.labels), *misnamed]
     return Comparison(
         sweep_dir=sweep_dir,
         sources=sources,
@@ -171,9 +173,7 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
         command=sweep_command(sources[0]) if len(sources) == 1 else "",
         go_on_command=sweep_command(sources[0], go_on=True) if len(sources) == 1 else "",
         never_started=found.never_started,
-        notes=[
-            note for note in [*found.notes, *unused_names(named, settings.labels), odd, *misnamed, _commits(runs), _repeated(arms)] if note
-        ],
+        notes=[note for note in [*found.notes, *misspelt, odd, _commits(runs), _repeated(arms)] if note],
     )
 
 

@@ -216,3 +216,11 @@ def test_runs_that_never_started_are_counted_and_the_command_that_goes_on_is_giv
         assert "3 runs never started (jobs 4, 5, 6)" in text
         assert "python -m osediff_exp -m lambda2=0,1 hydra.sweep.dir=runs/x" in text
         assert "finished runs are kept" in text
+
+
+def test_a_name_of_an_arm_that_has_not_started_is_not_called_wrong(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    settings = ReportSettings(labels={"lambda2=5": "five"}, published={"five": "T1/RealSR/OSEDiff"})
+    assert [note for note in compare(sweep, settings).notes if "five" in note or "lambda2=5" in note] != []
+    (sweep / "sweep.json").write_text('{"num_arms": 7}')
+    assert [note for note in compare(sweep, settings).notes if "five" in note or "lambda2=5" in note] == []
