@@ -72,7 +72,7 @@ def _note(error: BaseException, run_dir: Path) -> None:
     elif (line := what_stopped_it(error, in_sweep=HydraConfig.get().mode == RunMode.MULTIRUN) or no_room(error)) is not None:
         write_error(run_dir, _tell(line, run_dir))
     elif (mistake := _users_mistake(error)) is not None:
-        write_error(run_dir, _tell(mistake, run_dir))
+        write_error(run_dir, _tell(mistake, run_dir), mistake=not isinstance(error, Incomplete))
     else:
         line = one_line("".join(traceback.format_exception_only(error)))
         _tell(f"{line} (traceback: {run_dir / ERROR_LOG})", run_dir)

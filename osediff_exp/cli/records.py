@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 Figure = float | int | str | None
 RESULT, ERROR, ERROR_LOG, CONFIG = "result.json", "error.txt", "error.log", "config.yaml"
+_mistaken: set[Path] = set()  # folders of this process's runs that the user's mistake ended
 
 
 def start_records(run_dir: Path, config: DictConfig) -> None:
     """Remove what an earlier run left in a reused folder and write the resolved configuration."""
+    _mistaken.discard(run_dir.resolve())
     source_commit()  # read now and kept: a commit made while the run goes on is not the code that runs
     for name in (RESULT, ERROR, ERROR_LOG):
         (run_dir / name).unlink(missing_ok=True)
@@ -43,8 +45,10 @@ def write_result(run_dir: Path, *, task: str, seconds: float, figures: Mapping[s
     write_text(run_dir / RESULT, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
 
-def write_error(run_dir: Path, line: str, log: str | None = None) -> None:
-    """Write error.txt (one line) and, for a bug, error.log (the traceback)."""
+def write_error(run_dir: Path, line: str, log: str | None = None, *, mistake: bool = False) -> None:
+    """Write error.txt (one line) and, for a bug, error.log (the traceback); ``mistake``: the user's, which the exit status tells."""
+    if mistake:
+        _mistaken.add(run_dir.resolve())
     if log is not None:
         write_text(run_dir / ERROR_LOG, log)
     write_text(run_dir / ERROR, line + "\n")
@@ -53,11 +57,11 @@ def write_error(run_dir: Path, line: str, log: str | None = None) -> None:
 def exit_status(folder: Path, multirun: bool) -> int:
     """Return 0 where every run did its whole job; for a single run 2 for the user's mistake; else 1.
 
-    A run that did only part of its job has both a result and an error.
+    A lost process, a full disk and a photo that cannot be read are no mistakes: the same command may do next time. A run that did only
+    part of its job has both a result and an error.
     """
     if not multirun:
-        mistake = not (folder / RESULT).is_file() and not (folder / ERROR_LOG).is_file() and (folder / ERROR).is_file()
-        return 0 if is_whole(folder) else 2 if mistake else 1
+        return 0 if is_whole(folder) else 2 if folder.resolve() in _mistaken else 1
     arms = _arms(folder)
     return 0 if arms and all(map(is_whole, arms)) else 1
 
