@@ -56,6 +56,7 @@ def _launch(conf: Path, arguments: Arguments) -> int:
     from osediff_exp.cli.machine import check_machine
     from osediff_exp.cli.preflight import make_plan
     from osediff_exp.cli.ranks import process_rank
+    from osediff_exp.cli.refused import refusals
 
     try:
         plan = make_plan(conf, arguments)
@@ -72,6 +73,8 @@ def _launch(conf: Path, arguments: Arguments) -> int:
         from osediff_exp.cli.slurm_launcher import use_it
 
         use_it()
+    if plan.multirun and (reasons := refusals(plan.arms)):
+        print(f"left out: {'; '.join(reasons)}", file=sys.stderr)
     with open_folder(plan):
         return run_to_the_end(plan, partial(_call_hydra, conf, ["-m"] * arguments.multirun + plan.overrides))
 

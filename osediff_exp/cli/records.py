@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: config.yaml, then result.json or error.txt (with error.log for a bug)."""
+"""What a run leaves in its folder: config.yaml, then result.json or error.txt (with error.log for a bug), or why it was left out."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Figure = float | int | str | None
 RESULT, ERROR, ERROR_LOG, CONFIG = "result.json", "error.txt", "error.log", "config.yaml"
+SKIPPED = "skipped.txt"
 _mistaken: set[Path] = set()  # folders of this process's runs that the user's mistake ended
 
 
@@ -28,7 +29,7 @@ def start_records(run_dir: Path, config: DictConfig) -> None:
     """Remove what an earlier run left in a reused folder and write the resolved configuration."""
     _mistaken.discard(run_dir.resolve())
     source_commit()  # read now and kept: a commit made while the run goes on is not the code that runs
-    for name in (RESULT, ERROR, ERROR_LOG):
+    for name in (RESULT, ERROR, ERROR_LOG, SKIPPED):
         (run_dir / name).unlink(missing_ok=True)
     write_text(run_dir / CONFIG, OmegaConf.to_yaml(config, resolve=True))
 
@@ -43,6 +44,12 @@ def write_result(run_dir: Path, *, task: str, seconds: float, figures: Mapping[s
     if lost := [f"{key}={result[key]}" for key, value in plain.items() if value is None and result[key] is not None]:
         plain["not_finite"] = ", ".join(lost)
     write_text(run_dir / RESULT, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+
+def write_skipped(run_dir: Path, config: DictConfig, line: str) -> None:
+    """Leave an arm's configuration, and in skipped.txt why it is left out of its sweep."""
+    start_records(run_dir, config)
+    write_text(run_dir / SKIPPED, line + "\n")
 
 
 def write_error(run_dir: Path, line: str, log: str | None = None, *, mistake: bool = False) -> None:
@@ -80,7 +87,7 @@ def working_arms(folder: Path) -> list[Path]:
 def note_silent(folder: Path, line: str, multirun: bool) -> list[str]:
     """Write ``line`` into error.txt of the runs just made that ended without a word, and return their names."""
     runs = _arms(folder) if multirun else [folder] * (folder / CONFIG).is_file()
-    silent = [run for run in runs if not (run / RESULT).is_file() and not (run / ERROR).is_file() and not is_held(run)]
+    silent = [run for run in runs if not any((run / name).is_file() for name in (RESULT, ERROR, SKIPPED)) and not is_held(run)]
     for run in silent:
         with suppress(OSError):
             write_error(run, line)
@@ -88,8 +95,8 @@ def note_silent(folder: Path, line: str, multirun: bool) -> list[str]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Tell whether the run in ``folder`` did its whole job."""
-    return (folder / RESULT).is_file() and not (folder / ERROR).is_file()
+    """Tell whether the run in ``folder`` did its whole job, or had none."""
+    return any((folder / name).is_file() for name in (RESULT, SKIPPED)) and not (folder / ERROR).is_file()
 
 
 def write_text(path: Path, text: str) -> None:
