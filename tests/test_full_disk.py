@@ -85,7 +85,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_there(task: str, disk: Disk
         capfd.readouterr()
         disk.mount(max(needed * part // PARTS, 1) + 4096 * part)
         status, said = run_command(command), capfd.readouterr().err
-        assert status != 0, said
+        assert status == 1, said
         assert said.count("error: ") == 1, said
         assert "No space left on device" in said
         assert "Traceback" not in said

@@ -13,6 +13,7 @@ from osediff_exp import __version__
 from osediff_exp.cli.arguments import Arguments, parse_arguments
 from osediff_exp.cli.conf_tree import conf_dir
 from osediff_exp.cli.help import help_text
+from osediff_exp.cli.stops import is_full_disk
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
 
 def run_command(argv: list[str]) -> int:
-    """Run the command line ``argv`` (without the program's name) and return the exit status."""
+    """Run the command line ``argv`` (without the program's name) and return the exit status.
+
+    0: all is done. 1: a run failed, or did part of its job: a bug, a full disk, a lost process, photos that cannot be read; of a sweep, any
+    of its runs for any reason. 2: the user's mistake: nothing was started, or a single run ended with it. 130, 143: Ctrl-C, SIGTERM.
+    """
     try:
         return _run(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if is_full_disk(error) else 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -51,6 +56,7 @@ def _launch(conf: Path, arguments: Arguments) -> int:
     from osediff_exp.cli.machine import check_machine
     from osediff_exp.cli.preflight import make_plan
     from osediff_exp.cli.ranks import process_rank
+    from osediff_exp.cli.refused import refusals
 
     try:
         plan = make_plan(conf, arguments)
@@ -67,6 +73,8 @@ def _launch(conf: Path, arguments: Arguments) -> int:
         from osediff_exp.cli.slurm_launcher import use_it
 
         use_it()
+    if plan.multirun and (reasons := refusals(plan.arms)):
+        print(f"left out: {'; '.join(reasons)}", file=sys.stderr)
     with open_folder(plan):
         return run_to_the_end(plan, partial(_call_hydra, conf, ["-m"] * arguments.multirun + plan.overrides))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from osediff_exp.cli.messages import as_user_errors
 from osediff_exp.cli.option_files import remember_option_files
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.cli.schema import EXPERIMENT_GROUP
+from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +60,13 @@ class Composer:
 
     def _read(self, overrides: list[str]) -> tuple[list[Override], CachingConfigRepository]:
         # Hydra has no public call that composes a given list of files.
-        parsed, repository = self._loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, overrides)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="provider=hydra.searchpath")  # of a folder that is not there
+                parsed, repository = self._loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, overrides)
+        except UserWarning as warning:
+            path = str(warning).partition("path=")[2].removesuffix(" is not available.")
+            raise UserError(f"hydra.searchpath={path}: there is no such folder") from None
         return parsed, repository
 
     def groups(self, parent: str = "") -> list[str]:

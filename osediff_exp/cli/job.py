@@ -27,7 +27,8 @@ from osediff_exp.cli.ranks import (
     rank_zeros_decision,
     tell_ranks,
 )
-from osediff_exp.cli.records import ERROR, ERROR_LOG, start_records, write_error, write_result
+from osediff_exp.cli.records import ERROR, ERROR_LOG, start_records, write_error, write_result, write_skipped
+from osediff_exp.cli.refused import refusal
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.cli.stops import is_interrupt, is_termination, no_room, requeued_by_slurm, what_stopped_it
 from osediff_exp.cli.sweeps import Earlier, FolderTakenError, earlier, keep
@@ -72,7 +73,7 @@ def _note(error: BaseException, run_dir: Path) -> None:
     elif (line := what_stopped_it(error, in_sweep=HydraConfig.get().mode == RunMode.MULTIRUN) or no_room(error)) is not None:
         write_error(run_dir, _tell(line, run_dir))
     elif (mistake := _users_mistake(error)) is not None:
-        write_error(run_dir, _tell(mistake, run_dir))
+        write_error(run_dir, _tell(mistake, run_dir), mistake=not isinstance(error, Incomplete))
     else:
         line = one_line("".join(traceback.format_exception_only(error)))
         _tell(f"{line} (traceback: {run_dir / ERROR_LOG})", run_dir)
@@ -99,7 +100,7 @@ def _users_mistake(error: BaseException) -> str | None:
 
 
 def _run_or_keep(config: DictConfig, run_dir: Path) -> None:
-    """Run; in a sweep, keep an arm that is finished and go on with one that was killed."""
+    """Run; in a sweep, keep an arm that is finished, leave out one that cannot be, and go on with one that was killed."""
     with hold(run_dir) as free:
         try:
             decision = _decide(config, run_dir, free)
@@ -109,6 +110,10 @@ def _run_or_keep(config: DictConfig, run_dir: Path) -> None:
         if decision is Decision.KEEP:
             keep(run_dir)
             tell_ranks(run_dir, decision)
+            return
+        if HydraConfig.get().mode == RunMode.MULTIRUN and (reason := refusal(config)) is not None:
+            write_skipped(run_dir, config, reason)
+            tell_ranks(run_dir, Decision.KEEP)
             return
         if decision is Decision.GO_ON:
             print(f"{run_dir.name}: goes on from its last checkpoint", flush=True)

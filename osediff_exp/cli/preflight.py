@@ -15,6 +15,7 @@ from osediff_exp.cli.check import check, check_keys
 from osediff_exp.cli.compose import Composer, open_composer
 from osediff_exp.cli.inputs import check_inputs
 from osediff_exp.cli.messages import as_user_errors
+from osediff_exp.cli.refused import refusal, refusals
 from osediff_exp.cli.slurm import check_job, runs_on_slurm
 from osediff_exp.cli.sweeps import Sweep, arm_of, earlier, is_of, unfinished_sweep
 from osediff_exp.errors import UserError
@@ -65,6 +66,8 @@ def make_plan(conf: Path, arguments: Arguments) -> Plan:
                 check_inputs(config)
             if multirun:
                 check_job(shared, config)
+        if multirun and all(refusal(arm) for arm in arms):
+            raise UserError(f"no run of this sweep is left: {'; '.join(refusals(arms))}")
         sweep = Sweep.of(arguments.overrides, config, _num_arms(config, swept)) if multirun else None
         folder = _folder(composer, config, arguments.overrides, sweep)
         naming, fresh = _naming(swept, parsed), bool(config.get("fresh"))

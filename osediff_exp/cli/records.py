@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: config.yaml, then result.json or error.txt (with error.log for a bug)."""
+"""What a run leaves in its folder: config.yaml, then result.json or error.txt (with error.log for a bug), or why it was left out."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 Figure = float | int | str | None
 RESULT, ERROR, ERROR_LOG, CONFIG = "result.json", "error.txt", "error.log", "config.yaml"
+SKIPPED = "skipped.txt"
+_mistaken: set[Path] = set()  # folders of this process's runs that the user's mistake ended
 
 
 def start_records(run_dir: Path, config: DictConfig) -> None:
     """Remove what an earlier run left in a reused folder and write the resolved configuration."""
+    _mistaken.discard(run_dir.resolve())
     source_commit()  # read now and kept: a commit made while the run goes on is not the code that runs
-    for name in (RESULT, ERROR, ERROR_LOG):
+    for name in (RESULT, ERROR, ERROR_LOG, SKIPPED):
         (run_dir / name).unlink(missing_ok=True)
     write_text(run_dir / CONFIG, OmegaConf.to_yaml(config, resolve=True))
 
@@ -43,8 +46,16 @@ def write_result(run_dir: Path, *, task: str, seconds: float, figures: Mapping[s
     write_text(run_dir / RESULT, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
 
-def write_error(run_dir: Path, line: str, log: str | None = None) -> None:
-    """Write error.txt (one line) and, for a bug, error.log (the traceback)."""
+def write_skipped(run_dir: Path, config: DictConfig, line: str) -> None:
+    """Leave an arm's configuration, and in skipped.txt why it is left out of its sweep."""
+    start_records(run_dir, config)
+    write_text(run_dir / SKIPPED, line + "\n")
+
+
+def write_error(run_dir: Path, line: str, log: str | None = None, *, mistake: bool = False) -> None:
+    """Write error.txt (one line) and, for a bug, error.log (the traceback); ``mistake``: the user's, which the exit status tells."""
+    if mistake:
+        _mistaken.add(run_dir.resolve())
     if log is not None:
         write_text(run_dir / ERROR_LOG, log)
     write_text(run_dir / ERROR, line + "\n")
@@ -53,11 +64,11 @@ def write_error(run_dir: Path, line: str, log: str | None = None) -> None:
 def exit_status(folder: Path, multirun: bool) -> int:
     """Return 0 where every run did its whole job; for a single run 2 for the user's mistake; else 1.
 
-    A run that did only part of its job has both a result and an error.
+    A lost process, a full disk and a photo that cannot be read are no mistakes: the same command may do next time. A run that did only
+    part of its job has both a result and an error.
     """
     if not multirun:
-        mistake = not (folder / RESULT).is_file() and not (folder / ERROR_LOG).is_file() and (folder / ERROR).is_file()
-        return 0 if is_whole(folder) else 2 if mistake else 1
+        return 0 if is_whole(folder) else 2 if folder.resolve() in _mistaken else 1
     arms = _arms(folder)
     return 0 if arms and all(map(is_whole, arms)) else 1
 
@@ -76,7 +87,7 @@ def working_arms(folder: Path) -> list[Path]:
 def note_silent(folder: Path, line: str, multirun: bool) -> list[str]:
     """Write ``line`` into error.txt of the runs just made that ended without a word, and return their names."""
     runs = _arms(folder) if multirun else [folder] * (folder / CONFIG).is_file()
-    silent = [run for run in runs if not (run / RESULT).is_file() and not (run / ERROR).is_file() and not is_held(run)]
+    silent = [run for run in runs if not any((run / name).is_file() for name in (RESULT, ERROR, SKIPPED)) and not is_held(run)]
     for run in silent:
         with suppress(OSError):
             write_error(run, line)
@@ -84,8 +95,8 @@ def note_silent(folder: Path, line: str, multirun: bool) -> list[str]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Tell whether the run in ``folder`` did its whole job."""
-    return (folder / RESULT).is_file() and not (folder / ERROR).is_file()
+    """Tell whether the run in ``folder`` did its whole job, or had none."""
+    return any((folder / name).is_file() for name in (RESULT, SKIPPED)) and not (folder / ERROR).is_file()
 
 
 def write_text(path: Path, text: str) -> None:

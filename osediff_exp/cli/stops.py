@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 _NO_ROOM = {errno.ENOSPC: "free some", errno.EDQUOT: "free some", errno.EROFS: "choose another folder"}
 
@@ -87,9 +87,20 @@ def is_lost_rank(error: BaseException) -> bool:
 
 def no_room(error: BaseException | None) -> str | None:
     """Return the line for a disk that is full or cannot be written, also where it is the cause of another error; None otherwise."""
+    if (found := _caused_by(error, _NO_ROOM)) is None or found.errno is None:
+        return None
+    place = f": {found.filename}" if found.filename else ""
+    return f"{os.strerror(found.errno)}{place}: {_NO_ROOM[found.errno]} and run the same command again"
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Tell whether a full disk is behind an error, also one that names the user's folder: that is no mistake of the user's."""
+    return _caused_by(error, (errno.ENOSPC, errno.EDQUOT)) is not None
+
+
+def _caused_by(error: BaseException | None, numbers: Container[int | None]) -> OSError | None:
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            place = f": {error.filename}" if error.filename else ""
-            return f"{os.strerror(error.errno)}{place}: {_NO_ROOM[error.errno]} and run the same command again"
+        if isinstance(error, OSError) and error.errno in numbers:
+            return error
         error = error.__cause__ or error.__context__
     return None

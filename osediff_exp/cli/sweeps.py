@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SWEEP = "sweep.json"
-_NO_MATTER = ("resume", "fresh", "report", "packages", "max_megapixels")  # keys that change no figure of a run
+_NO_MATTER = ("resume", "fresh", "report", "packages", "max_megapixels", "skip_refused")  # keys that change no figure of a run
 
 
 class FolderTakenError(UserError):

@@ -6,7 +6,7 @@ converted, transparency is laid over white, and the camera's EXIF rotation is ap
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FloatImage = NDArray[np.float32]
 ByteImage = NDArray[np.uint8]
 
-_ORIENTATION = 0x0112  # EXIF tag; the values 5..8 swap width and height
+_STRIP_PIXELS = 1 << 20
+ORIENTATION = 0x0112  # EXIF tag; the values 5..8 swap width and height
 
 
 def is_image_file(path: Path) -> bool:
@@ -37,7 +38,7 @@ def read_size(path: Path) -> tuple[int, int]:
     """
     with open_picture(path) as image:
         width, height = image.size
-        return (width, height) if image.getexif().get(_ORIENTATION, 1) >= 5 else (height, width)
+        return (width, height) if image.getexif().get(ORIENTATION, 1) >= 5 else (height, width)
 
 
 def load_rgb(path: Path, *, reduce_to: int | None = None) -> ByteImage:
@@ -90,7 +91,21 @@ def to_bytes(image: FloatImage) -> ByteImage:
 
 def enlarge_bicubic(image: ByteImage, height: int, width: int) -> ByteImage:
     """Resize (h, w, 3) uint8 to (height, width, 3) uint8 with Pillow's BICUBIC, the baseline of the field."""
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return to_array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def to_array(image: Image.Image) -> NDArray[Any]:
+    """Return ``np.array(image)``, strip by strip: in one piece, numpy and Pillow hold a large picture's bytes three times."""
+    rows = max(1, _STRIP_PIXELS // max(1, image.width))
+    if image.height <= rows:
+        return np.array(image)
+    strips = (np.asarray(image.crop((0, top, image.width, min(top + rows, image.height)))) for top in range(0, image.height, rows))
+    first = next(strips)
+    pixels = np.empty((image.height, *first.shape[1:]), dtype=first.dtype)
+    pixels[:rows] = first
+    for number, strip in enumerate(strips, 1):
+        pixels[number * rows : (number + 1) * rows] = strip
+    return pixels
 
 
 def crop(image: ByteImage, *, top: int, left: int, height: int, width: int) -> ByteImage:

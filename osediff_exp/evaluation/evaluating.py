@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 
-from osediff_exp.data.images import to_bytes
 from osediff_exp.errors import UserError
+from osediff_exp.evaluation.kept import KeptPictures
 from osediff_exp.evaluation.pair_sets import Problem
 from osediff_exp.reporting.files import write_atomically
-from osediff_exp.restoration.picture_files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +79,14 @@ class ArmResult:
 
 
 def evaluate_arm(
-    arm: Arm, pairs: PairSet, *, scorer: Scorer, pictures_dir: Path, log_dir: Path, watcher: Watcher | FileProgress | None = None
+    arm: Arm,
+    pairs: PairSet,
+    *,
+    scorer: Scorer,
+    pictures_dir: Path,
+    log_dir: Path,
+    watcher: Watcher | FileProgress | None = None,
+    settings: str | None = None,
 ) -> ArmResult:
     """Restore, save and score every pair with one restorer.
 
@@ -95,9 +100,10 @@ def evaluate_arm(
         pictures_dir: gets ``LABEL/NAME.png``.
         log_dir: gets ``LABEL.error.log``, a traceback, where the restorer fails with anything but a UserError.
         watcher: is told of each picture, and of the steps within it.
+        settings: see :class:`KeptPictures`; pictures that lie there already are not restored again.
     """
     result = ArmResult(arm.label)
-    _evaluate_pairs(arm, pairs, result, scorer, pictures_dir / arm.label, log_dir, watcher or Watcher())
+    _evaluate_pairs(arm, pairs, result, scorer, KeptPictures(pictures_dir / arm.label, settings), log_dir, watcher or Watcher())
     free_memory()  # nothing refers to the restorer any more, and the next one loads its own networks
     result.rows, result.notes = scorer.table(), scorer.notes()
     if result.rows and not result.error:
@@ -106,20 +112,22 @@ def evaluate_arm(
 
 
 def _evaluate_pairs(
-    arm: Arm, pairs: PairSet, result: ArmResult, scorer: Scorer, folder: Path, log_dir: Path, watcher: Watcher | FileProgress
+    arm: Arm, pairs: PairSet, result: ArmResult, scorer: Scorer, kept: KeptPictures, log_dir: Path, watcher: Watcher | FileProgress
 ) -> None:
     with _failure_noted(result, log_dir):
         restorer = arm.build()
         result.steps, result.method = restorer.steps, restorer.method
         restorer.tell_steps(watcher.step)
     for pair in pairs:
-        restored = None
         watcher.start(pair.name)
-        if not result.error:
+        restored = None if result.error else kept.find(pair)
+        if restored is None and not result.error:
             with _failure_noted(result, log_dir):
                 restored = _restore(restorer, pair, result)
+            if restored is not None:
+                kept.save(pair, *restored)
         if restored is not None:
-            _keep(restored, pair, result, scorer, folder)
+            _score(pair, *restored, result, scorer)
         watcher.advance()
 
 
@@ -134,20 +142,19 @@ def _failure_noted(result: ArmResult, log_dir: Path) -> Iterator[None]:
         write_atomically(log_dir / f"{result.label}.error.log", traceback.format_exc())
 
 
-def _restore(restorer: ImageRestorer, pair: Pair, result: ArmResult) -> Tensor | None:
+def _restore(restorer: ImageRestorer, pair: Pair, result: ArmResult) -> tuple[Tensor, float] | None:
+    """Return the picture as it is saved, and the seconds that it took."""
     started = time.perf_counter()
     try:
         restored = restorer(pair.lr, scale=pair.scale, names=[pair.name])
     except UserError as error:
         result.problems.append(Problem(pair.name, "not restored", str(error)))
         return None
-    result.restore_seconds.append(time.perf_counter() - started)
-    return restored
+    return on_8_bit_grid(restored), time.perf_counter() - started
 
 
-def _keep(restored: Tensor, pair: Pair, result: ArmResult, scorer: Scorer, folder: Path) -> None:
-    picture = on_8_bit_grid(restored)
-    save_picture(picture, folder / f"{pair.name}.png")
+def _score(pair: Pair, picture: Tensor, seconds: float, result: ArmResult, scorer: Scorer) -> None:
+    result.restore_seconds.append(seconds)
     started = time.perf_counter()
     scorer.add(pair.name, picture, pair.hr)
     result.metrics_seconds += time.perf_counter() - started
@@ -156,12 +163,6 @@ def _keep(restored: Tensor, pair: Pair, result: ArmResult, scorer: Scorer, folde
 def on_8_bit_grid(images: Tensor) -> Tensor:
     """Return ``images`` (any shape, [0, 1]) with every value at the nearest multiple of 1/255."""
     return images.clamp(0, 1).mul(255).round().div(255)
-
-
-def save_picture(image: Tensor, path: Path) -> None:
-    """Write (1, 3, H, W) in [0, 1] as an 8-bit PNG, whole or not at all."""
-    with written_whole(path) as temporary:
-        Image.fromarray(to_bytes(image[0].permute(1, 2, 0).cpu().numpy())).save(temporary, format="PNG", compress_level=3)
 
 
 def free_memory() -> None:

@@ -32,6 +32,8 @@ class OneStepGenerator(Generator):
         gradient_checkpointing: recompute activations in the backward pass to save memory.
     """
 
+    takes_bytes = True
+
     def __init__(
         self,
         *,

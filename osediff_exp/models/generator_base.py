@@ -60,6 +60,7 @@ class Generator(nn.Module, ABC):
     Attributes:
         tiling: None runs the networks on whole pictures (training); otherwise they see tiles, ``lq`` may lie on the CPU whatever the
             networks' device, the output's image is on the CPU, and no gradient flows (docs/adr/0010).
+        takes_bytes: with tiling, ``lq`` may also be uint8, a quarter of the memory: it is touched by ``tiled_encode`` alone.
         draws_noise: restoring takes random numbers: the call needs ``noise``.
         wants_negative, wants_image_embeds: which parts of the context it needs.
         image_embeds_shape: (N, E) of those features.
@@ -69,6 +70,7 @@ class Generator(nn.Module, ABC):
     """
 
     tiling: Tiling | None = None
+    takes_bytes: bool = False
     draws_noise: bool = False
     wants_negative: bool = False
     wants_image_embeds: bool = False
@@ -83,7 +85,7 @@ class Generator(nn.Module, ABC):
         """Restore ``lq`` (B, 3, H, W) in [-1, 1], already at output size.
 
         Args:
-            lq: low-quality pictures.
+            lq: low-quality pictures; see :attr:`takes_bytes`.
             prompt_embeds: text features (B, L, D).
             noise: of a sampler; where :attr:`draws_noise` is false, the call without it is deterministic.
             context: see :class:`Context`.

@@ -19,16 +19,23 @@ def vae_factor(vae: AutoencoderKL) -> int:
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
+def signed_unit(picture: Tensor) -> Tensor:
+    """Return a picture or a tile in [-1, 1]: one of uint8 as float32, 2 (value / 255) - 1."""
+    if picture.dtype != torch.uint8:
+        return picture
+    return picture.to(torch.float32, memory_format=torch.contiguous_format).div_(255).mul_(2).sub_(1)
+
+
 @torch.no_grad()
 def tiled_encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling) -> Tensor:
-    """Return the posterior's moments (B, 2C, h, w), on the VAE's device, of ``image`` (B, 3, H, W) in [-1, 1] on any device.
+    """Return the posterior's moments (B, 2C, h, w), on the VAE's device, of ``image`` (B, 3, H, W) in [-1, 1] or uint8 on any device.
 
     Sides are multiples of the VAE's factor. One tile is the same as ``vae.encode(image).latent_dist.parameters``.
     """
     factor, weight = vae_factor(vae), next(vae.parameters())
 
     def encode(tile: Tensor) -> Tensor:
-        return vae.encode(tile.to(weight)).latent_dist.parameters
+        return vae.encode(signed_unit(tile).to(weight)).latent_dist.parameters
 
     tile, overlap = tiling.encoder_tile // factor, math.ceil(tiling.encoder_overlap / factor)
     rows, columns = (spans(side // factor, tile=tile, overlap=overlap, window=ramp_window) for side in image.shape[-2:])
@@ -36,7 +43,7 @@ def tiled_encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling) -> Tensor:
         return encode(image)
     canvas = torch.zeros(len(image), 2 * vae.config.latent_channels, rows[-1].stop, columns[-1].stop, device=weight.device)
     for picture, part in zip(image.split(1), canvas.split(1), strict=True):
-        small = miniature(picture, tile=tile * factor, multiple=factor)
+        small = miniature(signed_unit(picture), tile=tile * factor, multiple=factor)
         _fill(part, picture, small, encode, vae.encoder, rows, columns)
     return canvas.to(weight.dtype)
 

@@ -67,11 +67,14 @@ def _find(folder: Path, source: str) -> Found:
     names, sweeps = _inside(folder)
     if sweeps and not sweep:
         raise UserError(_which_sweep(folder, sweeps))
-    runs = [read_run(folder / name, f"{source}/{name}" if source else name, source) for name in names]
+    skipped = {name: reason for name in names if (reason := last_line(folder / name / "skipped.txt"))}
+    runs = [read_run(folder / name, f"{source}/{name}" if source else name, source) for name in names if name not in skipped]
     tasks = [run.task for run in runs if run.task not in _NOTHING_TO_COMPARE]
     wanted = set(tasks) if sweep else {next((task for task in _MOST_LIKELY if task in tasks), next(iter(tasks), ""))}
     left_out = [run for run in runs if run.task not in wanted]
-    return _chosen(folder, [run for run in runs if run.task in wanted], left_out, _never_started(folder, names))
+    found = _chosen(folder, [run for run in runs if run.task in wanted], left_out, _never_started(folder, names))
+    found.notes += [f"Left out, as they cannot be: {'; '.join(dict.fromkeys(skipped.values()))}."] if skipped else []
+    return found
 
 
 def _chosen(folder: Path, runs: list[Run], left_out: list[Run], never_started: Sequence[int] = ()) -> Found:

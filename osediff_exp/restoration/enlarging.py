@@ -16,7 +16,7 @@ def low_quality(picture: ByteImage, *, scale: int, min_side: int) -> ByteImage:
     """Enlarge (h, w, 3) uint8 by ``scale`` with Pillow's bicubic, as in training.
 
     Where the result's shorter side would be below ``min_side`` pixels, the picture is enlarged to fit beforehand, as the released code does
-    (``process_size``): networks trained on large crops do badly on small ones.
+    (``process_size``): networks trained on large crops do badly on small ones. A picture that keeps its size is returned as it is.
     """
     height, width = picture.shape[:2]
     least = math.ceil(min_side / scale)
@@ -24,7 +24,7 @@ def low_quality(picture: ByteImage, *, scale: int, min_side: int) -> ByteImage:
         factor = least / min(height, width)
         height, width = max(least, round(height * factor)), max(least, round(width * factor))
         picture = enlarge_bicubic(picture, height, width)
-    return enlarge_bicubic(picture, height * scale, width * scale)
+    return picture if scale == 1 else enlarge_bicubic(picture, height * scale, width * scale)
 
 
 def pad_to_multiple(picture: ByteImage, multiple: int) -> ByteImage:
@@ -41,6 +41,11 @@ def as_network_input(pictures: list[ByteImage]) -> Tensor:
     for place, picture in zip(batch, pictures, strict=True):
         place.copy_(torch.from_numpy(picture).permute(2, 0, 1))
     return batch.div_(255)
+
+
+def as_bytes(pictures: list[ByteImage]) -> Tensor:
+    """Return B pictures (H, W, 3) uint8 of one size as (B, 3, H, W) uint8; a single one is no copy."""
+    return torch.from_numpy(pictures[0][None] if len(pictures) == 1 else np.stack(pictures)).permute(0, 3, 1, 2)
 
 
 def resize_to(pictures: Tensor, height: int, width: int) -> Tensor:

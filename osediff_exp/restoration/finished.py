@@ -56,16 +56,21 @@ class FinishedRecord:
 
     def is_finished(self, target: Path, made_of: str) -> bool:
         """Tell whether the output ``target`` (relative) is there, whole, and made of just this."""
+        return self.entry(target, made_of) is not None
+
+    def entry(self, target: Path, made_of: str) -> dict[str, Any] | None:
+        """Return what is noted of the output ``target`` if it is finished, else None."""
         entry = self._entries.get(target.as_posix())
-        return entry is not None and entry["made_of"] == made_of and entry["file"] == _file_state(self.folder / target)
+        whole = entry is not None and entry["made_of"] == made_of and entry["file"] == _file_state(self.folder / target)
+        return entry if whole else None
 
     def is_foreign(self, target: Path) -> bool:
         """Tell whether a file of that name is there which no run of ours wrote."""
         return target.as_posix() not in self._entries and (self.folder / target).exists()
 
-    def add(self, target: Path, made_of: str, written: Path) -> None:
-        """Note the output ``target``, whose bytes lie in ``written`` until they are put in place."""
-        entry = {"name": target.as_posix(), "made_of": made_of, "file": _file_state(written)}
+    def add(self, target: Path, made_of: str, written: Path, **more: float) -> None:
+        """Note the output ``target``, whose bytes lie in ``written`` until they are put in place, and ``more`` about it."""
+        entry = {"name": target.as_posix(), "made_of": made_of, "file": _file_state(written), **more}
         self._entries[target.as_posix()] = entry
         with self._path.open("a", encoding="utf-8") as file:
             file.write("\n" + json.dumps(entry))  # the break comes first: it ends the line that a killed run left unfinished

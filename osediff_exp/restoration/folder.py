@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from osediff_exp.errors import UserError, shown
+from osediff_exp.picture_header import open_picture
 from osediff_exp.restoration.finished import FinishedRecord, file_identity, fingerprint
 from osediff_exp.restoration.jobs import Job
 from osediff_exp.restoration.picture_files import encode_picture, read_picture, written_whole
@@ -20,6 +21,7 @@ from osediff_exp.restoration.pictures import Picture
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.restoration.restorer import Restorer
 
+_LARGE = 32 << 20  # pixels of an output beside which no other photo is kept in memory: 33 bytes a pixel, 1 GiB
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 log = logging.getLogger(__name__)
 
@@ -94,28 +96,42 @@ class FolderRestoration:
     def _restore_all(self, todo: list[Job], restorer: Restorer, record: FinishedRecord, outcome: Outcome, progress: FileProgress) -> None:
         """Restore one photo after the other; meanwhile the one before is encoded and written, and the next is read.
 
-        On a GPU that takes longer than restoring does. Outputs are put in place, and failures named, in the photos' order.
+        On a GPU that takes longer than restoring does. Outputs are put in place, and failures named, in the photos' order. Of large
+        photos one alone is in memory.
         """
         with ThreadPoolExecutor(max_workers=2) as threads:
-            coming = threads.submit(self._read, todo[0])
+            coming: Future[tuple[str, Picture]] | None = None
             writing: Future[_Written] | None = None
+            large = self._is_large(todo[0])
             for job, following in zip(todo, [*todo[1:], None], strict=True):
                 progress.start(job.source.name)
-                read, coming = coming, threads.submit(self._read, following) if following is not None else coming
+                read = coming or threads.submit(self._read, job)
+                alone, large = large, following is not None and self._is_large(following)
+                ahead = None if alone or large else following
+                coming = None if ahead is None else threads.submit(self._read, ahead)
                 result = self._attempt(job, read, restorer)
                 if writing is not None:
                     self._settle(writing.result(), outcome)
                 if outcome.stopped:
-                    coming.cancel()
                     return
-                writing = None
+                writing = threads.submit(self._write, job, result, record) if isinstance(result, _Restored) else None
                 if isinstance(result, _Written):
                     self._settle(result, outcome)
-                else:
-                    writing = threads.submit(self._write, job, result, record)
+                del read, result  # they hold pictures
+                if writing is not None and ahead is None:
+                    self._settle(writing.result(), outcome)
+                    writing = None
                 progress.advance()
-            if writing is not None:
-                self._settle(writing.result(), outcome)
+                if outcome.stopped:
+                    return
+
+    def _is_large(self, job: Job) -> bool:
+        """Tell by its header whether a photo's output is a large one; what cannot be read is none."""
+        try:
+            with open_picture(job.source) as image:
+                return image.width * image.height * self.scale**2 > _LARGE
+        except Exception:  # named when its turn comes
+            return False
 
     def _record(self) -> FinishedRecord:
         try:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from osediff_exp.data.images import ORIENTATION
 from osediff_exp.picture_header import open_picture
 from osediff_exp.restoration.pictures import Picture, from_pil, to_pil
 
-_ORIENTATION = 0x0112  # EXIF tag
 _HOLDS_ALPHA = (".png", ".webp", ".tif", ".tiff")
 _HOLDS_16_BIT = (".png", ".tif", ".tiff")
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -95,7 +95,7 @@ def _read_16_bit(path: Path, image: Image.Image) -> Picture:
     pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         raise ValueError("16-bit colours of a kind that OpenCV does not read; save it as 16-bit PNG")
-    pixels = _upright(pixels, image.getexif().get(_ORIENTATION, 1))
+    pixels = _upright(pixels, image.getexif().get(ORIENTATION, 1))
     alpha = pixels[..., 3].copy() if pixels.shape[2] == 4 else None
     colours = pixels[..., 0] if image.mode.startswith("L") else pixels[..., 2::-1]  # OpenCV's order is BGR
     return Picture(pixels=colours.copy(), alpha=alpha, profile=image.info.get("icc_profile"))

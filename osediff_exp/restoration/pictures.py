@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from osediff_exp.data.images import ByteImage, enlarge_bicubic
+from osediff_exp.data.images import ORIENTATION, ByteImage, enlarge_bicubic, to_array
 
 Depth = Literal[8, 16]
 _LUMA = (0.299, 0.587, 0.114)  # BT.601, as Pillow's grey
@@ -76,14 +76,17 @@ def from_pil(image: Image.Image) -> Picture:
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 or 16 bit")
     profile = image.info.get("icc_profile") if image.mode in _KEEPS_PROFILE else None
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    if image.getexif().get(ORIENTATION, 1) != 1:  # Pillow would copy a picture that stands upright, and one of the right mode below
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey, whatever Pillow's name for it
         return Picture(pixels=np.asarray(image, dtype=np.int64).clip(0, 65535).astype(np.uint16), profile=profile)
     grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
-        pixels = np.array(image.convert("RGBA"))
+        pixels = to_array(image.convert("RGBA"))
         return Picture(pixels=pixels[..., 0].copy() if grey else pixels[..., :3].copy(), alpha=pixels[..., 3].copy(), profile=profile)
-    return Picture(pixels=np.array(image.convert("L" if grey else "RGB")), profile=profile)
+    mode = "L" if grey else "RGB"
+    return Picture(pixels=to_array(image if image.mode == mode else image.convert(mode)), profile=profile)
 
 
 def to_pil(picture: Picture) -> Image.Image:

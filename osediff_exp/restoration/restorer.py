@@ -23,7 +23,7 @@ from osediff_exp.models.prompts import PromptExtractor
 from osediff_exp.models.tiling import Tiling
 from osediff_exp.restoration.base import ImageRestorer
 from osediff_exp.restoration.colour_fix import ColorFix, check_color_fix, fix_color_
-from osediff_exp.restoration.enlarging import as_network_input, low_quality, pad_to_multiple, resize_to
+from osediff_exp.restoration.enlarging import as_bytes, as_network_input, low_quality, pad_to_multiple, resize_to
 from osediff_exp.restoration.numerics import choose_device, deterministic_numerics
 from osediff_exp.restoration.pictures import Picture, from_pil, to_pil
 
@@ -191,31 +191,36 @@ class Restorer(ImageRestorer):
         enlarged = [low_quality(picture, scale=scale, min_side=self.min_side) for picture in pictures]
         output, reference = self._generate(enlarged, names)
         if reference is None:
-            reference = torch.from_numpy(enlarged[0][None] if len(enlarged) == 1 else np.stack(enlarged)).permute(0, 3, 1, 2)
+            reference = as_bytes(enlarged)
         fix_color_(output, reference, self.color_fix)
         return resize_to(output, scale * height, scale * width)
 
     def _embed(self, prompts: list[str]) -> Tensor:
         return self._prompt_features(prompts).to(self.device)
 
+    def _told(self, seen: Tensor, names: list[str]) -> tuple[Tensor, Tensor | None]:
+        """Return the text features, and the image features where the generator wants them, of pictures (B, 3, H, W) in [0, 1]."""
+        embeds = self._embed(self.prompts(seen, names))
+        return embeds, self.prompts.image_embeds(seen.to(self.device)) if self.generator.wants_image_embeds else None
+
     def _generate(self, enlarged: list[ByteImage], names: list[str]) -> tuple[Tensor, Tensor | None]:
         """Return the generator's pictures, in [0, 1] on the CPU, of B enlargements (H, W, 3), and those whose colours they should have."""
         height, width = enlarged[0].shape[:2]
-        lq = as_network_input([pad_to_multiple(picture, self.backbone.size_multiple) for picture in enlarged])
+        padded = [pad_to_multiple(picture, self.backbone.size_multiple) for picture in enlarged]
         precision = contextlib.nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
         with deterministic_numerics(), precision:
-            seen = lq[..., :height, :width]
-            embeds = self._embed(self.prompts(seen, names))
-            image_embeds = self.prompts.image_embeds(seen.to(self.device)) if self.generator.wants_image_embeds else None
-            lq.mul_(2).sub_(1)
+            lq = as_network_input(padded)
+            embeds, image_embeds = self._told(lq[..., :height, :width], names)
             whole = self.generator.tiling is None  # else the picture stays here, and its tiles travel
+            # A large picture's floats go before as many come out.
+            lq = as_bytes(padded) if self.generator.takes_bytes and not whole else lq.mul_(2).sub_(1)
             restored = restore_pictures(
                 self.generator,
                 lq.to(self.device) if whole else lq,
                 embeds,
                 names=names,
                 seed=self.seed,
-                negative_embeds=lambda: self._embed([self.negative_prompt] * len(lq)),
+                negative_embeds=lambda: self._embed([self.negative_prompt] * len(names)),
                 image_embeds=image_embeds,
             )
         image = restored.image[..., :height, :width].float().cpu()

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from osediff_exp import __version__
 from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.evaluation.arms import make_arm
 from osediff_exp.evaluation.evaluating import ArmResult, evaluate_arm
@@ -22,6 +23,7 @@ from osediff_exp.metrics.set_metric import SetMetric
 from osediff_exp.reporting.evaluation_table import EvaluationTable, MeasuredRow, print_table, to_csv, to_markdown
 from osediff_exp.reporting.files import write_atomically
 from osediff_exp.restoration.base import ImageRestorer
+from osediff_exp.restoration.finished import checkpoint_identity, fingerprint
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.restoration.realesrgan import ABOUT, is_realesrgan
@@ -102,6 +104,7 @@ def _forget_last(run_dir: Path, specs: Mapping[str, RestorerSpec]) -> None:
         written = [(row["restorer"], row["name"]) for row in csv.DictReader(file) if row.get("restorer")]
     for label, name in written:
         (run_dir / PICTURES / label / f"{name}.png").unlink(missing_ok=True)
+    (run_dir / PER_IMAGE).unlink()  # pictures without their table are of an evaluation that was stopped
 
 
 # ---- evaluating
@@ -123,17 +126,33 @@ def evaluate(
         scorer = Scorer(metrics, missing, device=device)
         with FileProgress(total=len(pairs), label=arm.label, console=Console(stderr=True)) as progress:
             folders = {"pictures_dir": run_dir / PICTURES, "log_dir": run_dir}
-            results.append(evaluate_arm(arm, pairs, scorer=scorer, watcher=progress, **folders))
+            settings = _settings(config, specs[arm.label])
+            results.append(evaluate_arm(arm, pairs, scorer=scorer, watcher=progress, settings=settings, **folders))
     return results, missing
+
+
+def _settings(config: DictConfig, spec: RestorerSpec) -> str:
+    """Return the fingerprint of what decides, besides the low-quality picture, how an output looks."""
+    options = {key: value for key, value in _plain(config, "restorer").items() if key != "device"}
+    source = "" if spec.path is None else checkpoint_identity(spec.path)
+    return fingerprint(options, _model(config), {"kind": spec.kind, "version": __version__}, source)
 
 
 def _checkpoint_loader(config: DictConfig) -> Callable[[Path], ImageRestorer]:
     def load(path: Path) -> ImageRestorer:
         # osediff.pkl says nothing of its backbone, generator and prompt: those of the configuration are taken.
-        settings = {group: OmegaConf.to_container(config[group], resolve=True) for group in ("backbone", "generator", "prompt")}
-        return instantiate(config.restorer)(path, settings=settings)
+        return instantiate(config.restorer)(path, settings=_model(config))
 
     return load
+
+
+def _model(config: DictConfig) -> dict[str, Any]:
+    return {group: _plain(config, group) for group in ("backbone", "generator", "prompt")}
+
+
+def _plain(config: DictConfig, group: str) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config[group], resolve=True)
+    return plain
 
 
 # ---- what is reported

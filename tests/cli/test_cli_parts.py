@@ -17,7 +17,7 @@ from osediff_exp.cli.arguments import parse_arguments
 from osediff_exp.cli.job import job
 from osediff_exp.cli.keys import did_you_mean, exists
 from osediff_exp.cli.ranks import process_rank
-from osediff_exp.cli.records import exit_status, write_result, write_text
+from osediff_exp.cli.records import exit_status, write_error, write_result, write_text
 from osediff_exp.cli.resolvers import register_resolvers, slug, steps_within
 from osediff_exp.cli.targets import target_paths, target_problem
 from osediff_exp.cli.types import value_problem
@@ -109,10 +109,10 @@ def test_results_are_flat_json_and_never_half_written(workplace: Path) -> None:
 
 def test_exit_status_reads_the_folders(workplace: Path) -> None:
     assert exit_status(workplace, multirun=False) == 1
-    write_text(workplace / "error.txt", "x")
-    assert exit_status(workplace, multirun=False) == 2
-    write_text(workplace / "error.log", "x")
+    write_error(workplace, "the disk is full")
     assert exit_status(workplace, multirun=False) == 1
+    write_error(workplace, "x", mistake=True)
+    assert exit_status(workplace, multirun=False) == 2
     assert exit_status(workplace, multirun=True) == 1, "a sweep without runs did nothing"
     for name in ("config.yaml", "result.json"):
         write_text(workplace / "0" / name, "x")

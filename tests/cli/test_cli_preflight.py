@@ -70,6 +70,7 @@ MISTAKES = [
     (["optimizer._target_=os.system"], ["'os.system'", "packages=[os]"]),
     (["hydra.launcher._target_=os.system"], ["packages=[os]"]),
     (["hydra.searchpath=3"], ["hydra.searchpath must be a list"]),
+    (["hydra.searchpath=[nowhere]"], ["hydra.searchpath=nowhere: there is no such folder"]),
     (["--mutlirun"], ["unknown flag '--mutlirun'", "'--multirun'"]),
     (["--config-dir", "nowhere"], ["no such folder"]),
 ]

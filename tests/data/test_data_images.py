@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from osediff_exp.data.cache import ImageLoader
-from osediff_exp.data.images import crop_round, enlarge_bicubic, load_rgb, read_size, to_bytes, to_float
+from osediff_exp.data.images import crop_round, enlarge_bicubic, load_rgb, read_size, to_array, to_bytes, to_float
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,6 +102,15 @@ def test_bytes_and_floats_round_trip() -> None:
 def test_enlargement_is_pillows_bicubic() -> None:
     expected = Image.fromarray(PIXELS).resize((40, 24), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(enlarge_bicubic(PIXELS, 24, 40), np.asarray(expected))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("size", [(1, 1), (1500, 1100), (2_000_000, 2)])
+def test_strips_are_the_whole_array(mode: str, size: tuple[int, int]) -> None:
+    picture = Image.effect_noise(size, 50).convert(mode)
+    found = to_array(picture)
+    assert np.array_equal(found, np.array(picture))
+    assert found.flags.writeable
 
 
 @pytest.mark.parametrize(("centre", "top", "left"), [(None, 1, 3), ((3, 5), 1, 3), ((0, 0), 0, 0), ((5, 9), 2, 6)])

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from osediff_exp.errors import UserError
 from osediff_exp.evaluation.arms import Arm, make_arm
-from osediff_exp.evaluation.evaluating import ArmResult, Watcher, evaluate_arm, on_8_bit_grid, save_picture
+from osediff_exp.evaluation.evaluating import ArmResult, Watcher, evaluate_arm, on_8_bit_grid
+from osediff_exp.evaluation.kept import KeptPictures
 from osediff_exp.evaluation.pair_sets import Pair, PairSet
 from osediff_exp.evaluation.scoring import Scorer
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
@@ -117,6 +118,29 @@ def test_a_restorer_that_cannot_be_built_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs.error.log").exists()
 
 
+def test_a_stopped_evaluation_goes_on_with_the_same_figures(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Stopped(Grey):
+        def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
+            asked.append(names[0])
+            if stop and asked == ["p0", "p1"]:
+                raise KeyboardInterrupt
+            return lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3) ** 1.1
+
+    stop = False
+    whole = evaluate(Arm("whole", Stopped), tmp_path)
+    asked.clear()
+    stop = True
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Arm("a", Stopped), tmp_path, settings="these")
+    on = evaluate(Arm("a", Stopped), tmp_path, settings="these")
+    assert asked == ["p0", "p1", "p1", "p2"]
+    assert (on.rows, on.averages, len(on.restore_seconds)) == (whole.rows, whole.averages, 3)
+    evaluate(Arm("a", Stopped), tmp_path, settings="others")
+    assert asked[4:] == ["p0", "p1", "p2"]
+
+
 def test_an_error_of_a_metric_is_no_failure_of_the_restorer(tmp_path: Path) -> None:
     class Broken(PSNRY):
         def per_image(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -147,7 +171,8 @@ def test_the_seconds_of_a_picture_are_the_median() -> None:
 
 
 def test_arms_build_what_their_spec_names(tmp_path: Path) -> None:
-    save_picture(torch.zeros(1, 3, 4, 4), tmp_path / "outputs" / "a.png")
+    (tmp_path / "outputs").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "outputs" / "a.png")
     loaded: list[Path] = []
 
     def load(path: Path) -> Grey:
@@ -168,5 +193,5 @@ def test_values_are_rounded_to_the_nearest_of_256(tmp_path: Path) -> None:
     image = torch.tensor([-0.2, 0.0, 100.4 / 255, 100.6 / 255, 1.0, 1.3]).expand(1, 3, 2, 6)
     grid = on_8_bit_grid(image)
     assert grid[0, 0, 0].mul(255).tolist() == pytest.approx([0, 0, 100, 101, 255, 255], abs=1e-4)
-    save_picture(grid, tmp_path / "new" / "a.png")
+    KeptPictures(tmp_path / "new", None).save(Pair("a", grid, grid), grid, 1.0)
     assert torch.equal(read(tmp_path / "new" / "a.png"), grid)

@@ -22,6 +22,7 @@ from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator import Generator, GeneratorOutput, Noise
 from osediff_exp.models.prompts import FixedPrompt, PromptExtractor
+from osediff_exp.models.tiling import Tiling
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,6 +150,18 @@ def test_twice_the_same_bits_and_no_trace(backbone: Backbone) -> None:
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (torch.backends.cudnn.deterministic, torch.get_float32_matmul_precision())
     (first * torch.ones(1, requires_grad=True)).sum().backward()  # no inference tensor leaves
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_bytes_give_the_same_bits_as_floats(backbone: Backbone, dtype: Any) -> None:
+    """A large picture waits for its tiles as bytes; several tiles, and sides that are no multiple."""
+    image, tiling = photo(31, 150, 3), Tiling(encoder_tile=128, encoder_overlap=16, decoder_tile=32, decoder_overlap=4)
+    generator = make_generator(backbone)
+    found = []
+    for takes_bytes in (True, False):
+        generator.takes_bytes = takes_bytes
+        found.append(np.asarray(restorer(backbone, generator, tiling=tiling, dtype=dtype).restore(image, scale=1)))
+    np.testing.assert_array_equal(*found)
 
 
 def test_bfloat16_is_near(backbone: Backbone) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import weakref
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from restoration_parts import save_checkpoint
 
 from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.models.tiling import Tiling
-from osediff_exp.restoration import picture_files
+from osediff_exp.restoration import folder, picture_files
 from osediff_exp.restoration.finished import RECORD_NAME, FinishedRecord
 from osediff_exp.restoration.jobs import plan_jobs
 from osediff_exp.restoration.picture_files import read_picture, write_picture
@@ -248,6 +249,30 @@ def test_a_full_disk_ends_the_run_in_one_line(checkpoint: Path, photos: Path, mo
     assert "deep/grey.png cannot be written (No space left on device): make room" in message
     assert counts(figures) == (1, 0, 0)
     assert set(written(photos.parent / "out")) == {"deep/er/two.png"}
+
+
+@pytest.mark.parametrize("largest", [0, 30, 1000])
+def test_of_large_photos_one_is_in_memory(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    """The outputs have 48, 64 and 120 pixels; whatever counts as large, they are the same."""
+    alive: list[weakref.ref[Picture]] = []
+    most = 0
+
+    def reading(path: Path) -> Picture:
+        nonlocal most
+        picture = read_picture(path)
+        alive.append(weakref.ref(picture))
+        most = max(most, sum(found() is not None for found in alive))
+        return picture
+
+    run(checkpoint, photos)
+    before = {name: (photos.parent / "out" / name).read_bytes() for name in written(photos.parent / "out")}
+    monkeypatch.setattr(folder, "_LARGE", largest)
+    monkeypatch.setattr(folder, "read_picture", reading)
+    run(checkpoint, photos, "overwrite=true")
+    assert {name: (photos.parent / "out" / name).read_bytes() for name in before} == before
+    assert (most == 1) == (largest < 1000)
 
 
 def test_not_enough_memory_is_named(checkpoint: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

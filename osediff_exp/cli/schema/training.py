@@ -26,6 +26,7 @@ RULES: dict[str, Rule] = {
     "resume": path(null=True),
     "init": path(null=True),
     "fresh": flag(),
+    "skip_refused": flag(),
     "max_megapixels": number(0.0, 1e6, open="("),
     "packages": several(text(empty=False)),
     # trainer

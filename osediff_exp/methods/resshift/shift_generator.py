@@ -24,6 +24,8 @@ class ShiftGenerator(Sampler):
         gradient_checkpointing: recompute activations in the backward pass to save memory.
     """
 
+    takes_bytes = True
+
     def __init__(
         self,
         *,
