@@ -50,6 +50,7 @@ RULES: dict[str, Rule] = {
     "tag.device": DEVICE,
     # the restorer
     "restorer.color_fix": word("adain", "wavelet", "none"),
+    "restorer.decoder": path(null=True),
     "restorer.min_side": whole(0, 65536, null=True),
     "restorer.device": DEVICE,
     "restorer.dtype": word("bfloat16", "float16", null=True),
