@@ -26,7 +26,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from osediff_exp.callbacks.ema import warmed_up_decay
-from osediff_exp.models.asking import restore_pictures
 from osediff_exp.models.backbone import fingerprint_of
 from osediff_exp.models.latents import decode_latent, encode_mode
 from osediff_exp.models.sub_pixel_decoder import SubPixelDecoder, from_autoencoder
@@ -42,8 +41,7 @@ SIDE = 256  # of the teacher's pictures, in pixels: its norms and the student's 
 def teach(folder: Path, photos: Path, restorer: Restorer, count: int) -> None:
     """Write ``count`` latents and the teacher's pictures of them to ``folder``, in turns of a sharp crop and a restored degraded one.
 
-    An interrupted call goes on where it stopped. ``latents.npy`` is float16 (N, C, h, w), scaled; ``pictures.npy`` and ``photos.npy``
-    (the sharp crops themselves) are uint8 (N, 3, SIDE, SIDE).
+    An interrupted call goes on where it stopped. ``latents.npy``: float16 (N, C, h, w), scaled; ``pictures.npy``: uint8 (N, 3, SIDE, SIDE).
     """
     backbone, done = restorer.backbone, folder / "done.txt"
     first = int(done.read_text()) if done.is_file() else 0
@@ -51,7 +49,7 @@ def teach(folder: Path, photos: Path, restorer: Restorer, count: int) -> None:
         return
     side, channels = SIDE // backbone.vae_factor, backbone.vae.config.latent_channels
     folder.mkdir(parents=True, exist_ok=True)
-    shapes = {"latents": (np.float16, (channels, side, side)), "pictures": (np.uint8, (3, SIDE, SIDE)), "photos": (np.uint8, (3, SIDE, SIDE))}
+    shapes = {"latents": (np.float16, (channels, side, side)), "pictures": (np.uint8, (3, SIDE, SIDE))}
     arrays = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+" if first else "w+", dtype=kind, shape=(count, *shape))
         for name, (kind, shape) in shapes.items()
@@ -65,11 +63,9 @@ def teach(folder: Path, photos: Path, restorer: Restorer, count: int) -> None:
             picture = decode_latent(backbone.vae, latent)
         else:
             embeds = backbone.encode_prompts(restorer.prompts(pair["lq"][None], [pair["name"]]))
-            made = restore_pictures(
-                restorer.generator, 2 * pair["lq"][None] - 1, embeds, names=[pair["name"]], seed=0, negative_embeds=lambda: embeds, image_embeds=None
-            )  # fmt: skip
+            made = restorer.generator(2 * pair["lq"][None] - 1, embeds)
             latent, picture = made.latent, made.image
-        arrays["latents"][k], arrays["pictures"][k], arrays["photos"][k] = latent[0].numpy(), to_bytes(picture[0]), to_bytes(hq[0])
+        arrays["latents"][k], arrays["pictures"][k] = latent[0].numpy(), to_bytes(picture[0])
         if k % 2 == 1:
             done.write_text(str(k + 1))
             print(f"{k + 1} of {count} pictures", flush=True)
@@ -113,7 +109,7 @@ def fit_last_layer(decoder: SubPixelDecoder, folder: Path, *, pictures: int = 16
         seen = torch.cat([seen, torch.ones(1, seen.shape[1]).double()])
         wanted = F.pixel_unshuffle(picture, decoder.config.factor)[0].flatten(1)[:, ::every].double()
         products, targets = products + seen @ seen.T, targets + seen @ wanted.T
-    weights = torch.linalg.solve(products + 1e-3 * torch.eye(len(products)), targets).T.float()
+    weights = torch.linalg.solve(products + 1e-4 * products.diagonal().mean() * torch.eye(len(products)), targets).T.float()
     decoder.conv_out.weight.copy_(weights[:, :-1].view_as(decoder.conv_out.weight))
     decoder.conv_out.bias.copy_(weights[:, -1])
 
@@ -180,8 +176,8 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, default=200, help="that the teacher makes to learn from")
     parser.add_argument("--blocks", type=int, default=2, help="of the teacher's own that the light decoder keeps, 1 to 4")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--ema-decay", type=float, default=0.98)
+    parser.add_argument("--learning-rate", type=float, default=3e-5)  # a fitted layer of 864 inputs a pixel bears no more
+    parser.add_argument("--ema-decay", type=float, default=0.97)
     parser.add_argument("--validate-every", type=int, default=50)
     given = parser.parse_args()
     quiet_libraries()

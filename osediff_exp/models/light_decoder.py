@@ -84,10 +84,14 @@ def _beside(backbone: Backbone) -> Path:
 
 def _load(kind: Any, folder: Path, text: str, dtype: torch.dtype) -> Any:
     try:
-        network = kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True)
+        network, info = kind.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"decoder={text}: {folder} cannot be loaded: {reason}") from error
+    if absent := [*info["missing_keys"], *info["mismatched_keys"]]:  # diffusers would leave these random
+        raise UserError(f"decoder={text}: {folder} cannot be loaded: its weights lack {absent[0]}")
     return network.requires_grad_(False).eval()
 
 
@@ -100,7 +104,8 @@ def _tiny(network: AutoencoderTiny, text: str) -> LightDecoder:
     scale, shift = (float(network.config.get(key) or default) for key, default in (("scaling_factor", 1), ("shift_factor", 0)))
     if (scale, shift) != (1, 0):
         raise UserError(
-            f"decoder={text}: its latents are divided by {scale:g} and shifted by {shift:g}, but restorers decode scaled latents as they are"
+            f"decoder={text}: it wants latents divided by {scale:g} and shifted by {shift:g}, but restorers give scaled latents: "
+            "give one whose scaling_factor is 1 and whose shift_factor is 0"
         )
     levels = len(network.config.num_decoder_blocks)
     return LightDecoder(network.decoder, network.config.upsampling_scaling_factor ** (levels - 1))

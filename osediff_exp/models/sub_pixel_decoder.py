@@ -61,7 +61,7 @@ class SubPixelDecoder(ModelMixin, ConfigMixin):
 def from_autoencoder(vae: AutoencoderKL, *, teacher: str, num_blocks: int = 2) -> SubPixelDecoder:
     """Return a decoder whose layers are the first of ``vae``'s own, up to its first upsampling; only ``conv_out`` is untrained.
 
-    ``vae`` has a ``post_quant_conv`` and no attention.
+    ``vae`` has a ``post_quant_conv``; attention, if it has any, is left out.
     """
     decoder, config = vae.decoder, vae.config
     own = SubPixelDecoder(

@@ -52,9 +52,7 @@ def tiled_decode(vae: AutoencoderKL, latent: Tensor, tiling: Tiling) -> Tensor:
 
 
 @torch.no_grad()
-def decode_tiles(
-    decode: Callable[[Tensor], Tensor], latent: Tensor, tiling: Tiling, *, network: nn.Module, factor: int
-) -> Tensor:
+def decode_tiles(decode: Callable[[Tensor], Tensor], latent: Tensor, tiling: Tiling, *, network: nn.Module, factor: int) -> Tensor:
     """Return the image (B, 3, H, W), float32 on the CPU, that ``decode`` makes of ``latent`` (B, C, h, w) tile by tile; not clamped.
 
     ``network`` is what computes in ``decode``: its norms, if it has any, share the statistics of the picture. ``factor`` is H / h.

@@ -20,13 +20,15 @@ from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_s
 SCALE = 4
 
 
-def embedded_restorer() -> Restorer | None:
+def embedded_restorer(*, decoder: str | None = None) -> Restorer | None:
     """Return the package's own restorer, or None where this version carries none."""
-    return Restorer.from_checkpoint("embedded") if "embedded" in embedded_names() else None
+    return Restorer.from_checkpoint("embedded", decoder=decoder) if "embedded" in embedded_names() else None
 
 
-def compare_restoring(restorer: Restorer, photo: Image, *, rounds: int) -> Pair:
-    """Return the seconds for one picture of the size of ``photo`` (H, W, 3), restored from a quarter of it, both ways."""
+def compare_restoring(restorer: Restorer, ours: Restorer, photo: Image, *, rounds: int) -> Pair:
+    """Return the seconds for one picture of the size of ``photo`` (H, W, 3), restored from a quarter of it: ``restorer`` the plain way, and
+    ``ours``.
+    """
     small = small_picture(photo)
 
     def plain() -> Tensor:
@@ -34,7 +36,7 @@ def compare_restoring(restorer: Restorer, photo: Image, *, rounds: int) -> Pair:
         with plain_lora():
             return restorer(small, scale=SCALE, names=["photo"])
 
-    return side_by_side(plain, lambda: restorer(small, scale=SCALE, names=["photo"]), rounds=rounds)
+    return side_by_side(plain, lambda: ours(small, scale=SCALE, names=["photo"]), rounds=rounds)
 
 
 def small_picture(photo: Image) -> Tensor:
