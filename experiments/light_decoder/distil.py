@@ -1,14 +1,12 @@
 """Distil a light decoder from a checkpoint's own: ``python experiments/light_decoder/distil.py PHOTOS OUT`` (see README.md).
 
-PHOTOS has ``train`` (to learn from) and ``dev`` (to watch). OUT keeps what the teacher made, the state of the training (the same command
-goes on with it) and, after every validation, ``light_decoder/`` with the averaged weights.
+PHOTOS has ``train`` (to learn from) and ``dev`` (to watch). OUT keeps what the teacher made (the same command goes on where it stopped) and
+``light_decoder/``.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import csv
 import os
 from pathlib import Path
 
@@ -25,12 +23,9 @@ from hydra.utils import instantiate
 from torch import Tensor
 from torch.nn import functional as F
 
-from osediff_exp.callbacks.ema import warmed_up_decay
 from osediff_exp.models.backbone import fingerprint_of
 from osediff_exp.models.latents import decode_latent, encode_mode
 from osediff_exp.models.sub_pixel_decoder import SubPixelDecoder, from_autoencoder
-from osediff_exp.pretraining.schedule import cosine_with_warmup
-from osediff_exp.randomness import numpy_generator
 from osediff_exp.restoration.restorer import Restorer
 from osediff_exp.runtime import prepare_process, quiet_libraries
 
@@ -99,18 +94,24 @@ def number_of(folder: Path) -> int:
 
 
 @torch.no_grad()
-def fit_last_layer(decoder: SubPixelDecoder, folder: Path, *, pictures: int = 16, every: int = 5) -> None:
-    """Set the last convolution to the least-squares fit of the teacher's pictures: training starts from there."""
-    products: Tensor | float = 0.0
-    targets: Tensor | float = 0.0
-    for k in range(pictures):
+def fit_last_layer(decoder: SubPixelDecoder, folder: Path, *, every: int, ridge: float) -> None:
+    """Set the last convolution to the least-squares fit of all the teacher's pictures, of one latent pixel in ``every``.
+
+    ``ridge`` is what is added to the normal equations' diagonal, in units of its mean.
+    """
+    count, size = number_of(folder), decoder.conv_out.weight[0].numel() + 1
+    products, targets = torch.zeros(size, size), torch.zeros(size, len(decoder.conv_out.weight))
+    for k in range(count):
         latent, picture = lesson(folder, k)
-        seen = F.unfold(decoder.features(latent), 3, padding=1)[0, :, ::every].double()
-        seen = torch.cat([seen, torch.ones(1, seen.shape[1]).double()])
-        wanted = F.pixel_unshuffle(picture, decoder.config.factor)[0].flatten(1)[:, ::every].double()
-        products, targets = products + seen @ seen.T, targets + seen @ wanted.T
-    weights = torch.linalg.solve(products + 1e-4 * products.diagonal().mean() * torch.eye(len(products)), targets).T.float()
-    decoder.conv_out.weight.copy_(weights[:, :-1].view_as(decoder.conv_out.weight))
+        seen = F.unfold(decoder.features(latent), 3, padding=1)[0, :, k % every :: every]
+        seen = torch.cat([seen, torch.ones(1, seen.shape[1])])
+        products.addmm_(seen, seen.T)
+        targets.addmm_(seen, F.pixel_unshuffle(picture, decoder.config.factor)[0].flatten(1)[:, k % every :: every].T)
+        print(f"{k + 1} of {count} pictures are in the fit", flush=True)
+    equations = products.double()
+    equations += ridge * equations.diagonal().mean() * torch.eye(size)
+    weights = torch.linalg.solve(equations, targets.double()).T.float()
+    decoder.conv_out.weight.copy_(weights[:, :-1].reshape(decoder.conv_out.weight.shape))
     decoder.conv_out.bias.copy_(weights[:, -1])
 
 
@@ -124,61 +125,15 @@ def likeness(decoder: SubPixelDecoder, folder: Path) -> tuple[float, float]:
     return float(np.mean(psnr[::2])), float(np.mean(psnr[1::2]))
 
 
-def train(decoder: SubPixelDecoder, out: Path, *, steps: int, learning_rate: float, decay: float, every: int) -> None:
-    """Adam on the L1 distance to the teacher's pictures, one whole picture a step; the moving average is what is kept."""
-    average = copy.deepcopy(decoder)
-    optimizer = torch.optim.Adam(decoder.parameters(), lr=learning_rate, betas=(0.9, 0.99))
-    state, first = out / "state.pt", 0
-    if state.is_file():
-        saved = torch.load(state, weights_only=True)
-        decoder.load_state_dict(saved["decoder"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first = saved["step"]
-    losses: list[float] = []
-    for step in range(first, steps + 1):
-        if step % every == 0:
-            sharp, restored = likeness(average, out / "dev")
-            report(out / "curve.csv", step=step, l1=float(np.mean(losses or [0])), psnr_sharp=sharp, psnr_restored=restored)
-            losses = []
-            average.save_pretrained(out / "light_decoder")
-            saved = {"decoder": decoder.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-            torch.save(saved, out / "state.part")
-            (out / "state.part").replace(state)
-        optimizer.param_groups[0]["lr"] = learning_rate * cosine_with_warmup(step, warmup_steps=10, max_steps=steps)
-        latent, picture = lesson(out / "train", int(numpy_generator(0, "lesson", step).integers(number_of(out / "train"))))
-        loss = (decoder(latent) - picture).abs().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-        with torch.no_grad():
-            for own, live in zip(average.parameters(), decoder.parameters(), strict=True):
-                own.lerp_(live, 1 - warmed_up_decay(decay, step))
-
-
-def report(path: Path, **row: float) -> None:
-    new = not path.is_file()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow({key: round(value, 4) for key, value in row.items()})
-    print(row, flush=True)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--checkpoint", default="embedded")
     parser.add_argument("--pictures", type=int, default=200, help="that the teacher makes to learn from")
-    parser.add_argument("--blocks", type=int, default=2, help="of the teacher's own that the light decoder keeps, 1 to 4")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--learning-rate", type=float, default=3e-5)  # a fitted layer of 864 inputs a pixel bears no more
-    parser.add_argument("--ema-decay", type=float, default=0.97)
-    parser.add_argument("--validate-every", type=int, default=50)
+    parser.add_argument("--blocks", type=int, default=2, help="of the teacher's own that the light decoder keeps, 1 to 3")
+    parser.add_argument("--every", type=int, default=3, help="one latent pixel in so many is in the fit")
+    parser.add_argument("--ridge", type=float, default=1e-5)
     given = parser.parse_args()
     quiet_libraries()
     prepare_process(seed=0)
@@ -187,8 +142,10 @@ if __name__ == "__main__":
     teach(given.out / "train", given.photos / "train", restorer, given.pictures)
     vae = restorer.backbone.vae
     student = from_autoencoder(vae, teacher=fingerprint_of(vae.decoder), num_blocks=given.blocks)
-    if not (given.out / "state.pt").is_file():
-        fit_last_layer(student, given.out / "train")
-    train(
-        student, given.out, steps=given.steps, learning_rate=given.learning_rate, decay=given.ema_decay, every=given.validate_every
-    )  # fmt: skip
+    fit_last_layer(student, given.out / "train", every=given.every, ridge=given.ridge)
+    student.half().save_pretrained(given.out / "light_decoder")
+    print(
+        "PSNR to the teacher's pictures of dev, sharp and restored: {:.2f} and {:.2f} dB".format(
+            *likeness(student.float(), given.out / "dev")
+        )
+    )

@@ -83,7 +83,7 @@ class Restorer(ImageRestorer):
         self.device = choose_device(device)
         self.backbone = backbone.to(self.device)
         self.generator = generator.to(self.device).eval()
-        self.generator.tiling = tiling
+        self.generator.tiling = tiling and tiling.settled(self.backbone.vae_factor)
         self.generator.use_light_decoder(decoder and decoder.to(self.device))
         self.generator.set_sampling(steps=steps, guidance=guidance)
         self.seed, self.negative_prompt, self.steps = seed, negative_prompt, self.generator.steps

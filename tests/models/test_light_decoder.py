@@ -60,7 +60,7 @@ def test_a_sub_pixel_decoder_begins_as_its_teacher_does() -> None:
     z, seen = random(1, 4, 6, 6), []
     vae.decoder.up_blocks[0].resnets[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     vae.decode(z / vae.config.scaling_factor)
-    torch.testing.assert_close(from_autoencoder(vae, teacher="its").features(z), seen[0])
+    torch.testing.assert_close(from_autoencoder(vae, teacher="its").features(z)[:, :8], seen[0])
 
 
 @torch.no_grad()

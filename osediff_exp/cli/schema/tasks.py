@@ -59,7 +59,7 @@ RULES: dict[str, Rule] = {
     "restorer.tiling": group(null=True),
     "restorer.tiling.encoder_tile": whole(128, 65536),
     "restorer.tiling.decoder_tile": whole(16, 65536),
-    "restorer.tiling.unet_tile": whole(16, 65536),
+    "restorer.tiling.unet_tile": whole(16, 65536, null=True),
     "restorer.tiling.*_overlap": whole(0, 32768),
     "restorer.tiling.unet_shared": flag(),
     # prompts; the extractor repeats the keys above it
