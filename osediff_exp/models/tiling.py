@@ -28,8 +28,8 @@ class Tiling:
         encoder_tile, encoder_overlap: of the VAE's encoder, image pixels.
         decoder_tile, decoder_overlap: of the VAE's decoder, latent pixels.
         unet_tile, unet_overlap: of the U-Net, latent pixels; ``unet_tile`` None: 96, and once the VAE is known (:meth:`settled`) what 512
-            image pixels are, if that is more. A VAE of factor 4 has 128: at 96 a picture of 512 px would be four tiles and a miniature, which
-            take twice the time.
+            image pixels are, if that is more. A VAE of factor 4 gets 128: at 96 a picture of 512 px is four tiles and a miniature, which
+            take twice the time of one.
         unet_shared: U-Net tiles share normalisation and attend to a miniature of the rest of the picture too, which comes nearer to the
             untiled result; False: each tile for itself, as in the released code, in less time.
 
