@@ -61,7 +61,7 @@ class Sampler(Generator):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the picture (B, 3, H, W), clamped to [-1, 1], of scaled latents, by tiles where :attr:`tiling` is set."""
-        return decode_latent(self.vae, latent, self.tiling)
+        return decode_latent(self.vae, latent, self.tiling, self.light_decoder)
 
     @abstractmethod
     def sample(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise, context: Context) -> Tensor:

@@ -111,7 +111,7 @@ class OneStepGenerator(Generator):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the image (B, 3, H, W), clamped to [-1, 1], of scaled latents."""
-        return decode_latent(self.vae, latent, self.tiling)
+        return decode_latent(self.vae, latent, self.tiling, self.light_decoder)
 
     def forward(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise | None = None, context: Context = NOTHING) -> GeneratorOutput:
         if self.tiling is None:  # tiles are cast one by one

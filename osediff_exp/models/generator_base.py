@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from osediff_exp.errors import UserError
+from osediff_exp.models.light_decoder import LightDecoder
 from osediff_exp.models.tiling import Tiling
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -61,6 +62,7 @@ class Generator(nn.Module, ABC):
         tiling: None runs the networks on whole pictures (training); otherwise they see tiles, ``lq`` may lie on the CPU whatever the
             networks' device, the output's image is on the CPU, and no gradient flows (docs/adr/0010).
         takes_bytes: with tiling, ``lq`` may also be uint8, a quarter of the memory: it is touched by ``tiled_encode`` alone.
+        light_decoder: decodes in the VAE's place, see :meth:`use_light_decoder`.
         draws_noise: restoring takes random numbers: the call needs ``noise``.
         wants_negative, wants_image_embeds: which parts of the context it needs.
         image_embeds_shape: (N, E) of those features.
@@ -71,6 +73,7 @@ class Generator(nn.Module, ABC):
 
     tiling: Tiling | None = None
     takes_bytes: bool = False
+    light_decoder: LightDecoder | None = None
     draws_noise: bool = False
     wants_negative: bool = False
     wants_image_embeds: bool = False
@@ -110,6 +113,16 @@ class Generator(nn.Module, ABC):
             yield self.steps
         finally:
             self.set_sampling(steps=own)
+
+    def use_light_decoder(self, decoder: LightDecoder | None) -> None:
+        """Decode with ``decoder`` from now on, None: with the VAE's own.
+
+        Raises:
+            UserError: the decoder of this generator was trained, and another one would leave out what it learnt.
+        """
+        if decoder is not None and any(name.startswith(self.parts["vae_decoder"]) for name in self.own_tensors()):
+            raise UserError("decoder: this checkpoint trained its own decoder, which a light one would leave out: set decoder=null")
+        self.light_decoder = decoder
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return each trainable parameter once."""

@@ -6,7 +6,8 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
-from osediff_exp.models.tiled_vae import tiled_decode, tiled_encode
+from osediff_exp.models.light_decoder import LightDecoder
+from osediff_exp.models.tiled_vae import decode_tiles, tiled_decode, tiled_encode
 from osediff_exp.models.tiling import Tiling
 
 
@@ -26,8 +27,14 @@ def encode_mode(vae: AutoencoderKL, image: Tensor, tiling: Tiling | None = None)
     return posterior_of(vae, image, tiling).mean.float() * vae.config.scaling_factor
 
 
-def decode_latent(vae: AutoencoderKL, latent: Tensor, tiling: Tiling | None = None) -> Tensor:
-    """Return the picture (B, 3, H, W), float32, clamped to [-1, 1], of scaled latents (B, C, h, w); with ``tiling`` it is on the CPU."""
+def decode_latent(vae: AutoencoderKL, latent: Tensor, tiling: Tiling | None = None, light: LightDecoder | None = None) -> Tensor:
+    """Return the picture (B, 3, H, W), float32, clamped to [-1, 1], of scaled latents (B, C, h, w); with ``tiling`` it is on the CPU.
+
+    ``light`` decodes in the VAE's place.
+    """
+    if light is not None:
+        picture = light(latent) if tiling is None else decode_tiles(light, latent, tiling, network=light.network, factor=light.factor)
+        return picture.clamp(-1, 1)
     z = latent / float(vae.config.scaling_factor)
     if tiling is not None:
         return tiled_decode(vae, z, tiling).clamp_(-1, 1)

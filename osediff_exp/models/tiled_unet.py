@@ -31,7 +31,7 @@ def tiled_denoise(predict: Predict, prompt_embeds: Tensor, *maps: Tensor, networ
         multiple: of tile sides, for the network's down-sampling.
     """
     rows, columns = (
-        spans(side, tile=tiling.unet_tile, overlap=tiling.unet_overlap, multiple=multiple, window=gaussian_window)
+        spans(side, tile=tiling.unet_side, overlap=tiling.unet_overlap, multiple=multiple, window=gaussian_window)
         for side in maps[0].shape[-2:]
     )
     if len(rows) == len(columns) == 1:
@@ -47,7 +47,7 @@ def tiled_denoise(predict: Predict, prompt_embeds: Tensor, *maps: Tensor, networ
         if not tiling.unet_shared:
             blend_tiles(call, *own, canvas=part, rows=rows, columns=columns)
             continue
-        small = [miniature(source, tile=tiling.unet_tile, multiple=multiple) for source in own]
+        small = [miniature(source, tile=tiling.unet_side, multiple=multiple) for source in own]
         with _sharing(network, partial(call, *small), ratio=ratio):
             blend_tiles(call, *own, canvas=part, rows=rows, columns=columns)
     return canvas

@@ -48,14 +48,22 @@ def tiled_encode(vae: AutoencoderKL, image: Tensor, tiling: Tiling) -> Tensor:
     return canvas.to(weight.dtype)
 
 
-@torch.no_grad()
 def tiled_decode(vae: AutoencoderKL, latent: Tensor, tiling: Tiling) -> Tensor:
     """Return the image (B, 3, H, W), float32 on the CPU, of ``latent`` (B, C, h, w) in the VAE's own scale; not clamped."""
-    factor, weight = vae_factor(vae), next(vae.parameters())
+    weight = next(vae.parameters())
 
     def decode(tile: Tensor) -> Tensor:
         return vae.decode(tile.to(weight)).sample.float()
 
+    return decode_tiles(decode, latent, tiling, network=vae.decoder, factor=vae_factor(vae))
+
+
+@torch.no_grad()
+def decode_tiles(decode: Callable[[Tensor], Tensor], latent: Tensor, tiling: Tiling, *, network: nn.Module, factor: int) -> Tensor:
+    """Return the image (B, 3, H, W), float32 on the CPU, that ``decode`` makes of ``latent`` (B, C, h, w) tile by tile; not clamped.
+
+    ``network`` is what computes in ``decode``: its norms, if it has any, share the statistics of the picture. ``factor`` is H / h.
+    """
     rows, columns = (
         spans(
             side * factor, tile=tiling.decoder_tile * factor, overlap=tiling.decoder_overlap * factor, multiple=factor, window=ramp_window
@@ -64,10 +72,10 @@ def tiled_decode(vae: AutoencoderKL, latent: Tensor, tiling: Tiling) -> Tensor:
     )
     if len(rows) == len(columns) == 1:
         return decode(latent).cpu()
-    canvas = torch.zeros(len(latent), vae.config.out_channels, rows[-1].stop, columns[-1].stop)
+    canvas = torch.zeros(len(latent), 3, rows[-1].stop, columns[-1].stop)
     for picture, part in zip(latent.split(1), canvas.split(1), strict=True):
         small = miniature(picture, tile=tiling.decoder_tile, multiple=1)
-        _fill(part, picture, small, decode, vae.decoder, rows, columns)
+        _fill(part, picture, small, decode, network, rows, columns)
     return canvas
 
 
@@ -82,7 +90,8 @@ def _fill(
 ) -> None:
     """Fill one picture's canvas; its miniature gives the statistics, so that it does not depend on its batch."""
     norms = SharedNorms(network)
-    with norms.measured(), edges_repeated(network):
-        call(small)
+    if norms.layers:
+        with norms.measured(), edges_repeated(network):
+            call(small)
     with norms.applied():
         blend_tiles(call, source, canvas=canvas, rows=rows, columns=columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch import Tensor
 from osediff_exp.errors import UserError
 
 _SMALLEST = {"encoder_tile": 128, "decoder_tile": 16, "unet_tile": 16}
+_RELEASED_UNET_TILE = 96  # latent pixels: 768 image pixels of Stable Diffusion
+_LEAST_UNET_PIXELS = 512
 _GAUSSIAN_VARIANCE = 0.01  # in units of the tile's side, as in the released code
 
 
@@ -20,12 +22,14 @@ class Tiling:
     """The largest pieces that the networks see, and how far neighbours overlap at least.
 
     Sizes are rounded to what a network takes (tiles down, overlaps up); pieces are made equally large, so they are often smaller.
-    The default tiles are the released code's: VAE 1024 px and 224 latent px, U-Net 96 with overlap 32.
+    The default tiles are the released code's: VAE 1024 px and 224 latent px, U-Net 96 with overlap 32 (see ``unet_tile``).
 
     Attributes:
         encoder_tile, encoder_overlap: of the VAE's encoder, image pixels.
         decoder_tile, decoder_overlap: of the VAE's decoder, latent pixels.
-        unet_tile, unet_overlap: of the U-Net, latent pixels.
+        unet_tile, unet_overlap: of the U-Net, latent pixels; ``unet_tile`` None: 96, and once the VAE is known (:meth:`settled`) what 512
+            image pixels are, if that is more. A VAE of factor 4 gets 128: at 96 a picture of 512 px is four tiles and a miniature, which
+            take twice the time of one.
         unet_shared: U-Net tiles share normalisation and attend to a miniature of the rest of the picture too, which comes nearer to the
             untiled result; False: each tile for itself, as in the released code, in less time.
 
@@ -37,22 +41,34 @@ class Tiling:
     encoder_overlap: int = 128
     decoder_tile: int = 224
     decoder_overlap: int = 32
-    unet_tile: int = 96
+    unet_tile: int | None = None
     unet_overlap: int = 32
     unet_shared: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if type(value) is not type(field.default):
+            if value is None and field.default is None:
+                continue
+            if type(value) is not (bool if isinstance(field.default, bool) else int):
                 kind = "true or false" if isinstance(field.default, bool) else "a whole number"
                 raise UserError(f"tiling.{field.name}={value} is not {kind}: give one, such as {field.default}")
         for network in ("encoder", "decoder", "unet"):
-            tile, overlap = getattr(self, f"{network}_tile"), getattr(self, f"{network}_overlap")
+            tile = self.unet_side if network == "unet" else getattr(self, f"{network}_tile")
+            overlap = getattr(self, f"{network}_overlap")
             if tile < _SMALLEST[f"{network}_tile"]:
                 raise UserError(f"tiling.{network}_tile={tile} is too small: give at least {_SMALLEST[f'{network}_tile']}")
             if not 0 <= 2 * overlap <= tile:
                 raise UserError(f"tiling.{network}_overlap={overlap} does not fit tiles of {tile}: give 0 to {tile // 2}")
+
+    @property
+    def unet_side(self) -> int:
+        """The U-Net's tiles, in latent pixels."""
+        return _RELEASED_UNET_TILE if self.unet_tile is None else self.unet_tile
+
+    def settled(self, factor: int) -> Tiling:
+        """Return the same with ``unet_tile`` chosen for a VAE of ``factor`` image pixels per latent pixel, where it is None."""
+        return self if self.unet_tile is not None else replace(self, unet_tile=max(_RELEASED_UNET_TILE, _LEAST_UNET_PIXELS // factor))
 
 
 @dataclass(frozen=True)

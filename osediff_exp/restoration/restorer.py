@@ -18,6 +18,7 @@ from osediff_exp.errors import UserError
 from osediff_exp.models.asking import restore_pictures
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator_base import Generator
+from osediff_exp.models.light_decoder import LightDecoder, load_light_decoder
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
 from osediff_exp.models.tiling import Tiling
@@ -45,6 +46,7 @@ class Restorer(ImageRestorer):
         prompts: sees the enlargement.
         color_fix: ``adain`` (OSEDiff's default), ``wavelet`` or ``none``, see :func:`osediff_exp.restoration.colour_fix.fix_color_`.
         tiling: sizes of the tiles that the networks see; None: the whole picture at once.
+        decoder: decodes in the place of the generator's own decoder; None: that one.
         min_side: in pixels; a picture whose output would be shorter is enlarged before it is restored and reduced afterwards.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: autocast to ``bfloat16`` or ``float16``; None: compute in the weights' own type.
@@ -64,6 +66,7 @@ class Restorer(ImageRestorer):
         prompts: PromptExtractor,
         color_fix: ColorFix = "adain",
         tiling: Tiling | None = _DEFAULT_TILING,
+        decoder: LightDecoder | None = None,
         min_side: int = 0,
         device: str = "auto",
         dtype: AutocastType | None = None,
@@ -80,7 +83,8 @@ class Restorer(ImageRestorer):
         self.device = choose_device(device)
         self.backbone = backbone.to(self.device)
         self.generator = generator.to(self.device).eval()
-        self.generator.tiling = tiling
+        self.generator.tiling = tiling and tiling.settled(self.backbone.vae_factor)
+        self.generator.use_light_decoder(decoder and decoder.to(self.device))
         self.generator.set_sampling(steps=steps, guidance=guidance)
         self.seed, self.negative_prompt, self.steps = seed, negative_prompt, self.generator.steps
         self.prompts, self.color_fix, self.min_side = prompts, color_fix, min_side
@@ -98,6 +102,7 @@ class Restorer(ImageRestorer):
         average: bool = True,
         color_fix: ColorFix = "adain",
         tiling: Tiling | None = _DEFAULT_TILING,
+        decoder: str | None = None,
         min_side: int | None = None,
         device: str = "auto",
         dtype: AutocastType | None = None,
@@ -110,6 +115,8 @@ class Restorer(ImageRestorer):
 
         Args:
             path, settings, backbone, sources, average: see :func:`osediff_exp.checkpoints.loading.load_checkpoint`.
+            decoder: ``light``, the light decoder that lies beside the backbone's weights, or a folder, see
+                :func:`osediff_exp.models.light_decoder.load_light_decoder`; None: the checkpoint's own decoder.
             min_side: None: what the checkpoint's configuration recommends (``backbone.recipe.min_side``, else 0).
             negative_prompt: None: the checkpoint's (``prompt.negative``, else none).
             color_fix, tiling, device, dtype, steps, guidance, seed: see the class.
@@ -125,6 +132,7 @@ class Restorer(ImageRestorer):
             prompts=loaded.prompts,
             color_fix=color_fix,
             tiling=tiling,
+            decoder=None if decoder is None else load_light_decoder(decoder, loaded.backbone),
             min_side=recommended if min_side is None else min_side,
             device=device,
             dtype=dtype,

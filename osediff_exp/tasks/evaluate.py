@@ -165,6 +165,8 @@ def make_table(
     notes = [f"Colour fix of the checkpoints: {config.restorer.color_fix}."] if _has_checkpoint(specs) else []
     if _has_checkpoint(specs) and "datamodule" in config.data and config.restorer.color_fix != "none":
         notes.append("A training's own validation applies none: restorer.color_fix=none gives its figures.")
+    if _has_checkpoint(specs) and config.restorer.decoder is not None:
+        notes.append(f"Decoder of the checkpoints: {config.restorer.decoder}.")
     notes += [f"{label}: {ABOUT}." for label, spec in specs.items() if spec.path is not None and is_realesrgan(spec.path)]
     notes += [f"{key} is missing: {why}" for key, why in missing.items()]
     for result in results:
@@ -207,6 +209,7 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
         "restore_seconds": first.seconds_per_image,
         "metrics_seconds": sum(result.metrics_seconds for result in results),
         "color_fix": config.restorer.color_fix,
+        "decoder": config.restorer.decoder,
         "checkpoint": config.checkpoint,
         "peak_memory_gib": peak_memory_gib(),
         "machine": machine(),

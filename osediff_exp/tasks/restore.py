@@ -83,6 +83,7 @@ def _figures(config: DictConfig, outcome: Outcome, output: Path) -> Figures:
         "checkpoint": str(config.checkpoint),
         "upscale": config.upscale,
         "color_fix": config.restorer.color_fix,
+        "decoder": config.restorer.decoder,
         "output": str(output),
     }
 

@@ -109,6 +109,12 @@ def test_impossible_tiles_are_the_users_mistake(settings: dict[str, Any], messag
         Tiling(**settings)
 
 
+def test_the_u_nets_tiles_are_512_image_pixels_at_least() -> None:
+    assert [Tiling().settled(factor).unet_tile for factor in (8, 4, 2)] == [96, 128, 256]
+    assert Tiling(unet_tile=48).settled(4).unet_tile == 48
+    assert Tiling().unet_side == 96
+
+
 # ---- what tiles share
 
 

@@ -127,7 +127,8 @@ def test_the_output_is_the_restorers(checkpoint: Path, photos: Path, monkeypatch
 def test_the_options_are_those_of_the_package(checkpoint: Path) -> None:
     assert instantiate(defaults().restorer.tiling) == Tiling()
     assert set(defaults().restorer) - {"_target_", "_partial_", "_convert_"} == {
-        *("color_fix", "min_side", "device", "dtype", "average", "sources", "tiling", "steps", "guidance", "seed", "negative_prompt")
+        *("color_fix", "decoder", "min_side", "device", "dtype", "average", "sources", "tiling"),
+        *("steps", "guidance", "seed", "negative_prompt"),
     }
 
 

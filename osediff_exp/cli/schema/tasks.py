@@ -50,6 +50,7 @@ RULES: dict[str, Rule] = {
     "tag.device": DEVICE,
     # the restorer
     "restorer.color_fix": word("adain", "wavelet", "none"),
+    "restorer.decoder": path(null=True),
     "restorer.min_side": whole(0, 65536, null=True),
     "restorer.device": DEVICE,
     "restorer.dtype": word("bfloat16", "float16", null=True),
@@ -58,7 +59,7 @@ RULES: dict[str, Rule] = {
     "restorer.tiling": group(null=True),
     "restorer.tiling.encoder_tile": whole(128, 65536),
     "restorer.tiling.decoder_tile": whole(16, 65536),
-    "restorer.tiling.unet_tile": whole(16, 65536),
+    "restorer.tiling.unet_tile": whole(16, 65536, null=True),
     "restorer.tiling.*_overlap": whole(0, 32768),
     "restorer.tiling.unet_shared": flag(),
     # prompts; the extractor repeats the keys above it

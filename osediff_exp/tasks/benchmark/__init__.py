@@ -64,7 +64,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     ``train_step_seconds`` is None where it was not measured. Where a tagger makes the prompts, it is that of a training whose pictures are
     tagged already, and ``train_step_cold_seconds`` that of one that tags them in passing; ``..._prompt_seconds`` is the part of each that
     the step waits for its prompts. ``train_step_speedup``, ``train_step_memory_ratio`` (ours / plain) and ``restore_speedup`` are those of
-    the table.
+    the table; ``restore_light_speedup`` is that of ``restorer.decoder=light``.
     """
     quiet_libraries()
     prepare_process(seed=config.seed)
@@ -126,12 +126,14 @@ def _step(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
 
 
 def _restoring(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
-    restorer = embedded_restorer()
-    if restorer is None:
+    restorer, light = embedded_restorer(), embedded_restorer(decoder="light")
+    if restorer is None or light is None:
         log.warning("restoring is not measured: this version of the package carries no restorer")
         return {}
+    rounds = config.benchmark.num_rounds
     with one_core():
-        figures = _sides("restore", compare_restoring(restorer, photo, rounds=config.benchmark.num_rounds))
+        figures = _sides("restore", compare_restoring(restorer, restorer, photo, rounds=rounds))
+        figures |= _sides("restore_light", compare_restoring(restorer, light, photo, rounds=rounds))
         return figures | {"restore_batch_gain": batch_gain(restorer, photo)} | shares(restorer, photo)
 
 

@@ -1,4 +1,4 @@
-"""Restoring a picture of 512 px against the plain way: LoRA unmerged, the prompt encoded every time."""
+"""Restoring a picture of 512 px against the plain way: LoRA unmerged, the prompt encoded every time, the released code's U-Net tiles."""
 
 from __future__ import annotations
 
@@ -14,27 +14,34 @@ from osediff_exp.models.complexity import measure_macs
 from osediff_exp.models.empty_backbone import empty_backbone
 from osediff_exp.models.generator import OneStepGenerator
 from osediff_exp.models.lora_layers import plain_lora
+from osediff_exp.models.tiling import Tiling
 from osediff_exp.restoration.restorer import Restorer
 from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_side
 
 SCALE = 4
 
 
-def embedded_restorer() -> Restorer | None:
+def embedded_restorer(*, decoder: str | None = None) -> Restorer | None:
     """Return the package's own restorer, or None where this version carries none."""
-    return Restorer.from_checkpoint("embedded") if "embedded" in embedded_names() else None
+    return Restorer.from_checkpoint("embedded", decoder=decoder) if "embedded" in embedded_names() else None
 
 
-def compare_restoring(restorer: Restorer, photo: Image, *, rounds: int) -> Pair:
-    """Return the seconds for one picture of the size of ``photo`` (H, W, 3), restored from a quarter of it, both ways."""
-    small = small_picture(photo)
+def compare_restoring(restorer: Restorer, ours: Restorer, photo: Image, *, rounds: int) -> Pair:
+    """Return the seconds for one picture of the size of ``photo`` (H, W, 3), restored from a quarter of it: ``restorer`` the plain way, and
+    ``ours``.
+    """
+    small, generator = small_picture(photo), restorer.generator
 
     def plain() -> Tensor:
+        tiling, generator.tiling = generator.tiling, Tiling(unet_tile=96, unet_shared=False)
         restorer.backbone.encode_prompts(["a photo"])  # any text takes as long: prompts are padded
-        with plain_lora():
-            return restorer(small, scale=SCALE, names=["photo"])
+        try:
+            with plain_lora():
+                return restorer(small, scale=SCALE, names=["photo"])
+        finally:
+            generator.tiling = tiling
 
-    return side_by_side(plain, lambda: restorer(small, scale=SCALE, names=["photo"]), rounds=rounds)
+    return side_by_side(plain, lambda: ours(small, scale=SCALE, names=["photo"]), rounds=rounds)
 
 
 def small_picture(photo: Image) -> Tensor:
