@@ -93,7 +93,7 @@ class ScoreDistillationLoss(CriticTerm):
         self.score = share_frozen(backbone.unet)
         add_lora(self.score, unet_targets(self.score), rank=self.rank, alpha=self.alpha, lora_alpha=self.lora_alpha)
         if self.gradient_checkpointing:
-            self.score.enable_gradient_checkpointing()
+            self.score.enable_gradient_checkpointing()  # type: ignore[operator]
         self.schedule = backbone.schedule
 
     def noised(self, latent: Tensor, inputs: LossInputs) -> Noised:
