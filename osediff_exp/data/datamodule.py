@@ -16,6 +16,7 @@ from osediff_exp.data.checks import ImageCheck
 from osediff_exp.data.others import WithOther
 from osediff_exp.data.paired_folder import PairedFolder
 from osediff_exp.data.pairs import Sample, TrainingPairs, ValidationPairs
+from osediff_exp.data.photo_store import PhotoStore
 from osediff_exp.data.sampler import GlobalBatchSampler, shard
 from osediff_exp.errors import UserError
 from osediff_exp.randomness import torch_generator
@@ -53,6 +54,7 @@ class RestorationDataModule(pl.LightningDataModule):
         verify: ``header`` reads every file's kind and size before training, ``full`` decodes it too.
         bad_images: ``refuse`` stops on an unusable image, ``skip`` leaves it out.
         cache_images: decoded photos kept in memory per process: False, True (all) or a limit in MiB.
+        cache_dir, cache_dir_gib: folder that keeps decoded photos, and its largest size (:class:`PhotoStore`); the stream is the same.
         reduce_to: see :func:`osediff_exp.data.images.load_rgb`; applies to training and synthetic validation alike.
         report_dir: folder for ``bad_images.txt``, normally the run folder.
         with_other: every sample brings another one (``other``), for prompts that are true of another picture.
@@ -81,6 +83,8 @@ class RestorationDataModule(pl.LightningDataModule):
         verify: Verify = "header",
         bad_images: OnBadImages = "refuse",
         cache_images: bool | int = False,
+        cache_dir: str | None = None,
+        cache_dir_gib: float = 100.0,
         reduce_to: int | None = None,
         report_dir: str | Path | None = None,
         with_other: bool = False,
@@ -97,6 +101,7 @@ class RestorationDataModule(pl.LightningDataModule):
         self.val_roots = (val_lr_root, val_hr_root)
         self.verify, self.bad_images = verify, bad_images
         self.cache_images = cache_images
+        self.store = PhotoStore(Path(cache_dir).expanduser(), limit_gib=cache_dir_gib) if cache_dir else None
         self.report_dir = Path(report_dir) if report_dir else None
         self.with_other = with_other
         self.train_pairs: TrainingPairs | None = None
@@ -189,7 +194,7 @@ class RestorationDataModule(pl.LightningDataModule):
         )
 
     def _new_loader(self) -> ImageLoader:
-        return ImageLoader(cache_images=self.cache_images, reduce_to=self.reduce_to)
+        return ImageLoader(cache_images=self.cache_images, reduce_to=self.reduce_to, store=self.store)
 
     def names(self) -> list[str]:
         """Return the names of all training and validation pictures that :meth:`setup` has found."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import ClassVar, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class ScoreSettings(TypedDict):
         score_weight, score_t_min, score_t_max: of the score network's own loss.
         rank, alpha, lora_alpha: of its LoRA.
         num_buckets: timestep buckets for the logged score loss.
+        gradient_checkpointing: the score network recomputes activations in its backward pass to save memory.
         optimizer: makes the optimizer of the term's own networks from their parameters.
     """
 
@@ -41,6 +42,7 @@ class ScoreSettings(TypedDict):
     alpha: AlphaPolicy
     lora_alpha: int
     num_buckets: int
+    gradient_checkpointing: NotRequired[bool]
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
@@ -73,6 +75,7 @@ class ScoreDistillationLoss(CriticTerm):
         lora_alpha: int,
         num_buckets: int,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(weight=weight)
         check_range(self.purpose, "t", t_min, t_max)
@@ -80,7 +83,7 @@ class ScoreDistillationLoss(CriticTerm):
         self.guidance, self.t_min, self.t_max, self.epsilon = guidance, t_min, t_max, epsilon
         self.score_weight, self.score_t_min, self.score_t_max = score_weight, score_t_min, score_t_max
         self.rank, self.alpha, self.lora_alpha = rank, alpha, lora_alpha
-        self.num_buckets = num_buckets
+        self.num_buckets, self.gradient_checkpointing = num_buckets, gradient_checkpointing
         self.optimizer = optimizer
         self.score: nn.Module | None = None
 
@@ -89,6 +92,8 @@ class ScoreDistillationLoss(CriticTerm):
         self.prior = share_frozen(backbone.unet)
         self.score = share_frozen(backbone.unet)
         add_lora(self.score, unet_targets(self.score), rank=self.rank, alpha=self.alpha, lora_alpha=self.lora_alpha)
+        if self.gradient_checkpointing:
+            self.score.enable_gradient_checkpointing()  # type: ignore[operator]
         self.schedule = backbone.schedule
 
     def noised(self, latent: Tensor, inputs: LossInputs) -> Noised:

@@ -14,6 +14,7 @@ from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator_base import NOTHING, Context, Generator, GeneratorOutput, Noise
 from osediff_exp.models.latents import decode_latent, posterior_of
 from osediff_exp.models.lora import AlphaPolicy, add_lora, unet_targets, vae_targets
+from osediff_exp.models.recompute import Recomputed, recompute
 from osediff_exp.models.tiled_unet import tiled_denoise
 from osediff_exp.models.views import share_frozen
 
@@ -29,7 +30,7 @@ class OneStepGenerator(Generator):
         unet_alpha, vae_alpha: one network's own policy in place of ``alpha``.
         train_vae_encoder, train_vae_decoder, train_unet: which parts get LoRA (paper, Table 7).
         train_conv_in: the U-Net's base conv_in (weight and bias) trains too where the U-Net has LoRA, as in the released code.
-        gradient_checkpointing: recompute activations in the backward pass to save memory.
+        gradient_checkpointing: which parts recompute activations in the backward pass to save memory: all, none, or a list of names.
     """
 
     takes_bytes = True
@@ -50,7 +51,7 @@ class OneStepGenerator(Generator):
         train_vae_decoder: bool = False,
         train_unet: bool = True,
         train_conv_in: bool = True,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Recomputed = False,
     ) -> None:
         super().__init__()
         schedule = backbone.schedule
@@ -74,9 +75,7 @@ class OneStepGenerator(Generator):
         self.unet = self._view_unet(backbone, train_conv_in=train_unet and train_conv_in and unet_rank > 0)
         if train_unet:
             add_lora(self.unet, unet_targets(self.unet), rank=unet_rank, alpha=unet_alpha or alpha, lora_alpha=lora_alpha)
-        if gradient_checkpointing:
-            for network in (self.unet, self.vae):
-                network.enable_gradient_checkpointing()
+        recompute(gradient_checkpointing, vae=self.vae, unet=self.unet)
 
     @staticmethod
     def _view_unet(backbone: Backbone, *, train_conv_in: bool) -> UNet2DConditionModel:

@@ -136,6 +136,10 @@ RELATIONS = [
         "restorer.tiling.unet_overlap=9 does not fit tiles of 16: the nearest is 8",
     ),
     (
+        {"generator._target_": "osediff_exp.methods.pasd.generator.X", "generator.gradient_checkpointing": ["unet"], "method.name": "pasd"},
+        "generator.gradient_checkpointing=['unet']: method=pasd recomputes all or nothing; give true or false",
+    ),
+    (
         {"degradation.blur.families": {"iso": 0.5, "aniso": 0.4}},
         "the probabilities of degradation.blur.families sum to 0.9: make them sum to 1",
     ),

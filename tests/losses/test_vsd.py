@@ -124,6 +124,18 @@ def test_the_score_networks_loss_reaches_its_lora_and_not_the_generator(vsd: VSD
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
+def test_recomputing_the_score_network_changes_no_bit(backbone: Backbone, inputs: LossInputs) -> None:
+    def results(recomputed: bool) -> list[Tensor]:
+        term = make_vsd(backbone, gradient_checkpointing=recomputed)
+        wake_lora(term.score)
+        assert term.score.is_gradient_checkpointing == recomputed  # type: ignore[union-attr, operator]
+        loss = term.critic_loss(inputs).loss
+        loss.backward()
+        return [loss.detach(), *(parameter.grad for parameter in term.critic_parameters())]  # type: ignore[list-item]
+
+    assert all(map(torch.equal, results(True), results(False)))
+
+
 def test_the_score_networks_loss_is_its_denoising_error(backbone: Backbone, inputs: LossInputs) -> None:
     term = make_vsd(backbone, score_weight=3.0)
     z, step, indices = inputs.latent.detach(), inputs.step, inputs.indices

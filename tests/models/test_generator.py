@@ -147,14 +147,28 @@ def test_gradients_reach_every_trainable_tensor_and_nothing_else(backbone: Backb
     assert not torch.equal(generator.unet.conv_in.base_layer.weight, backbone.unet.conv_in.weight)
 
 
-def test_gradient_checkpointing_changes_no_gradient(backbone: Backbone) -> None:
-    gradients = []
-    for checkpointing in (False, True):
-        generator = make_generator(backbone, gradient_checkpointing=checkpointing)
+def test_recomputing_any_part_changes_no_bit(backbone: Backbone) -> None:
+    def results(parts: Any) -> list[Tensor]:
+        generator = make_generator(backbone, train_vae_decoder=True, gradient_checkpointing=parts)
         wake_lora(generator)
-        generator(picture(), embeds(backbone)).image.square().mean().backward()
-        gradients.append([parameter.grad for parameter in generator.trainable_parameters()])
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))  # type: ignore[arg-type]
+        loss = generator(picture(), embeds(backbone)).image.square().mean()
+        loss.backward()
+        return [loss.detach(), *(parameter.grad for parameter in generator.trainable_parameters())]  # type: ignore[list-item]
+
+    plain = results(False)
+    for parts in (True, [], ["encoder"], ["unet"], ["decoder"], ["unet", "decoder"]):
+        assert all(map(torch.equal, results(parts), plain)), parts
+
+
+@pytest.mark.parametrize("parts", [True, False, [], ["encoder"], ["unet"], ["decoder"], ["encoder", "unet", "decoder"]])
+def test_only_the_parts_named_are_recomputed(backbone: Backbone, parts: Any) -> None:
+    generator = make_generator(backbone, gradient_checkpointing=parts)
+    networks = {"encoder": generator.vae.encoder, "unet": generator.unet, "decoder": generator.vae.decoder}
+    recomputed = {
+        name for name, network in networks.items() if any(getattr(part, "gradient_checkpointing", False) for part in network.modules())
+    }
+    assert recomputed == (set(networks) if parts is True else set(parts or []))
+    assert not backbone.unet.is_gradient_checkpointing
 
 
 def test_trainable_parameters_names_each_once(backbone: Backbone) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import logging
@@ -24,6 +25,7 @@ from osediff_exp.pretraining.initial import initial_backbone
 from osediff_exp.tasks import benchmark
 from osediff_exp.tasks.benchmark import StepClock, one_core, sample_photo, training
 from osediff_exp.tasks.benchmark.limits import Limit, kept
+from osediff_exp.tasks.benchmark.scale import _processes
 from osediff_exp.tasks.benchmark.scoring import plain_ssim
 from osediff_exp.tasks.benchmark.training import comparable, compare_memory
 
@@ -140,6 +142,23 @@ def test_the_steps_memory_is_measured_in_processes_of_their_own(untrained: Path,
     memory = compare_memory(configuration(f"backbone.loader.sources=[{untrained}]"), tmp_path)
     assert memory.keys() == {"plain", "ours"}
     assert min(memory.values()) > 0
+
+
+@pytest.mark.slow
+def test_scale_measures_the_cases_that_are_named(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("osediff_exp.tasks.benchmark.scale"), "RECOMPUTED", {"unet": (["unet"], True)})
+    cases = {"batch_sizes": "[2]", "size": "32", "sizes": "[32]", "recomputed": "[[1,64]]", "ranks": "[]", "arms": "false"}
+    settings = [f"benchmark.scale.{key}={value}" for key, value in cases.items()]
+    figures = benchmark.run(configuration(f"backbone.loader.sources=[{untrained}]", "benchmark.parts=[scale]", *settings), tmp_path)
+    names = ("scale_b2_32px", "scale_b1_32px", "scale_b1_64px_plain", "scale_b1_64px_recomputed_unet")
+    assert all(figures[f"{name}_{figure}"] > 0 for name in names for figure in ("step_seconds", "gib"))  # type: ignore[operator]
+    ratio = figures["scale_b1_64px_recomputed_unet_gib"] / figures["scale_b1_64px_plain_gib"]  # type: ignore[operator]
+    assert figures["scale_b1_64px_recomputed_unet_memory_ratio"] == pytest.approx(ratio)
+
+
+def test_a_training_of_the_benchmark_that_fails_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"a training of the benchmark failed: .* trainer.max_steps=-1 says why"):
+        _processes(["trainer.max_steps=-1"], 1)
 
 
 def test_refuses_to_measure_nothing(tmp_path: Path) -> None:

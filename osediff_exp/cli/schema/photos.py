@@ -23,6 +23,8 @@ PAIRS: dict[str, Rule] = {
     "verify": word("header", "full"),
     "bad_images": word("refuse", "skip"),
     "cache_images": either(bool, int, float, low=0.0),
+    "cache_dir": path(null=True),
+    "cache_dir_gib": number(0.0),
     "reduce_to": whole(1, 65536, null=True),
 }
 """What a datamodule takes, whatever its photos."""

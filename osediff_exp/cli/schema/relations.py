@@ -81,8 +81,15 @@ def _budgets(values: Values) -> Iterator[str]:
         yield f"trainer.max_steps={steps}, but trainer.budget_samples={budget} allows {allowed}: leave one of them out"
 
 
+def _recomputed(values: Values) -> Iterator[str]:
+    """Only the one-step generator's parts can be recomputed one by one."""
+    parts, method = values.get("generator.gradient_checkpointing"), values.get("method.name")
+    if isinstance(parts, list) and str(values.get("generator._target_")).startswith("osediff_exp.methods."):
+        yield f"generator.gradient_checkpointing={parts}: method={method} recomputes all or nothing; give true or false"
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (_sides, _ends, _overlaps, _sums, _terms, _budgets)
+_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (_sides, _ends, _overlaps, _sums, _terms, _budgets, _recomputed)

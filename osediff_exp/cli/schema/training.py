@@ -60,6 +60,7 @@ RULES: dict[str, Rule] = {
     "loss.terms.*.rank": whole(1, 4096),
     "loss.terms.*.alpha": ALPHA,
     "loss.terms.*.lora_alpha": whole(1, 65536),
+    "loss.terms.*.gradient_checkpointing": flag(),
     "loss.terms.*.num_buckets": whole(1, 1000),
     "loss.terms.*.net": LPIPS_NET,
     "loss.terms.*.objective": word("hinge", "softplus"),
@@ -76,7 +77,7 @@ RULES: dict[str, Rule] = {
     "generator.alpha": ALPHA,
     "generator.*_alpha": ALPHA,
     "generator.train_*": flag(),
-    "generator.gradient_checkpointing": flag(),
+    "generator.gradient_checkpointing": either(bool, list, items=word("encoder", "unet", "decoder")),
     # backbone
     "backbone.loader.sources": several(text(empty=False), 1),
     "backbone.loader.dtype": DTYPE,

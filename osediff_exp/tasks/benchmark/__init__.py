@@ -43,6 +43,7 @@ from osediff_exp.tasks.benchmark.limits import ratio_table
 from osediff_exp.tasks.benchmark.loading import loading
 from osediff_exp.tasks.benchmark.real_size import real_size
 from osediff_exp.tasks.benchmark.restoring import batch_gain, compare_restoring, embedded_restorer, shares
+from osediff_exp.tasks.benchmark.scale import scale
 from osediff_exp.tasks.benchmark.scoring import compare_scoring
 from osediff_exp.tasks.benchmark.side_by_side import Pair
 from osediff_exp.tasks.benchmark.starting import starting
@@ -146,6 +147,10 @@ def _real_size(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
     return real_size(config)
 
 
+def _scale(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
+    return scale(config, run_dir)
+
+
 def _sides(name: str, pair: Pair) -> Figures:
     """Return the figures of two ways; ``..._compute_seconds`` are processor seconds on a CPU and the clock's on a GPU."""
     return {f"{name}_plain_compute_seconds": pair.plain, f"{name}_compute_seconds": pair.ours, f"{name}_speedup": pair.ratio}
@@ -159,6 +164,7 @@ _PARTS: dict[str, Callable[[DictConfig, Path, Image], Figures]] = {
     "restoring": _restoring,
     "startup": _startup,
     "real_size": _real_size,
+    "scale": _scale,
 }
 
 

@@ -38,6 +38,7 @@ LIMITS = (
     ),
     Limit("scoring_speedup", "at least", 2.0, "scoring SSIM-Y 512 px, s", "scoring_plain_compute_seconds", "scoring_compute_seconds"),
     Limit("data_speedup", "at least", 1.0, "a training sample, ms", "data_core_ms_per_sample", "data_cached_core_ms_per_sample"),
+    Limit("data_disk_speedup", "at least", 1.0, "kept on disk, ms", "data_core_ms_per_sample", "data_disk_core_ms_per_sample"),
     Limit("degradation_median_ms", "at most", 60.0, "degradation 512 px, ms", "", "degradation_median_ms"),
     Limit("startup_speedup", "at least", 2.0, "--help, s", "startup_libraries_seconds", "startup_help_seconds"),
     Limit("startup_help_seconds", "at most", 2.0, "--help, s", "", "startup_help_seconds"),

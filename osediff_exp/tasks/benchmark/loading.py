@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
 
 from osediff_exp.tasks.train import Figures, build_data
 
@@ -24,27 +28,52 @@ def data_rate(config: DictConfig, run_dir: Path, *, num_batches: int, num_worker
     return samples / (time.perf_counter() - started)
 
 
-def core_seconds_per_sample(config: DictConfig, run_dir: Path, *, num_samples: int, cached: bool) -> float:
-    """Return the processor seconds of one sample in this process: photo decoded (``cached``: kept in memory), cropped, degraded."""
-    fresh = OmegaConf.merge(config, {"data": {"cache_images": cached}})
+def core_seconds_per_sample(config: DictConfig, run_dir: Path, *, num_samples: int, num_workers: int = 0, **cache: Any) -> float:
+    """Return the processor seconds of one sample, loader processes' included: photo loaded, cropped, degraded.
+
+    Args:
+        num_workers: loader processes; their start belongs to what they take.
+        cache: keys of ``data`` that say where decoded photos are kept. It is filled before the measurement.
+    """
+    nowhere = {"cache_images": False, "cache_dir": None}
+    fresh = OmegaConf.merge(config, {"data": nowhere | cache})
     assert isinstance(fresh, DictConfig)
     data = build_data(fresh, run_dir)
     data.setup("fit")
-    assert data.train_pairs is not None
-    for index in range(num_samples):  # the photos of these samples are in memory then
-        data.train_pairs[index]
-    started = time.process_time()
+    pairs = data.train_pairs
+    assert pairs is not None
     for index in range(num_samples):
-        data.train_pairs[index]
-    return (time.process_time() - started) / num_samples
+        pairs.load(pairs.path_of(index))
+    samples = DataLoader(pairs, sampler=range(num_samples), batch_size=data.batch_size, num_workers=num_workers)
+    before = _processor_seconds()
+    for _ in samples:
+        pass
+    return (_processor_seconds() - before) / num_samples
+
+
+def _processor_seconds() -> float:
+    """Return what this process has taken so far, with its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def loading(config: DictConfig, run_dir: Path) -> Figures:
-    """Return ``data_samples_per_second`` as configured and by workers, and the processor milliseconds of a
-    sample: its photo decoded each time, and its photo kept in memory (``data.cache_images``)."""
+    """Return ``data_samples_per_second`` as configured and by workers, and the processor milliseconds of a sample: its photo decoded each
+    time, kept in memory (``data.cache_images``) and on disk (``data.cache_dir``; by workers too)."""
     count = config.benchmark.num_batches
     figures: Figures = {"data_samples_per_second": data_rate(config, run_dir, num_batches=count)}
     for workers in WORKERS:
         figures[f"data_samples_per_second_{workers}_workers"] = data_rate(config, run_dir, num_batches=count, num_workers=workers)
-    decoded, cached = (1e3 * core_seconds_per_sample(config, run_dir, num_samples=count, cached=cached) for cached in (False, True))
-    return figures | {"data_core_ms_per_sample": decoded, "data_cached_core_ms_per_sample": cached, "data_speedup": decoded / cached}
+
+    def milliseconds(workers: int = 0, **cache: Any) -> float:
+        return 1e3 * core_seconds_per_sample(config, run_dir, num_samples=count, num_workers=workers, **cache)
+
+    with tempfile.TemporaryDirectory(dir=run_dir) as folder:
+        for workers in WORKERS:
+            name = f"core_ms_per_sample_{workers}_workers" if workers else "core_ms_per_sample"
+            figures[f"data_{name}"] = milliseconds(workers)
+            figures[f"data_disk_{name}"] = milliseconds(workers, cache_dir=folder)
+    cached = milliseconds(cache_images=True)
+    decoded, disk = (figures[f"data_{where}core_ms_per_sample"] for where in ("", "disk_"))
+    ratios = {"data_speedup": decoded / cached, "data_disk_speedup": decoded / disk}  # type: ignore[operator]
+    return figures | {"data_cached_core_ms_per_sample": cached} | ratios

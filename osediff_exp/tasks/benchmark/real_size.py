@@ -25,7 +25,7 @@ from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.empty_backbone import empty_backbone
 from osediff_exp.models.generator import OneStepGenerator
 from osediff_exp.runtime import peak_memory_gib
-from osediff_exp.tasks.benchmark.steps import OurStep, StepInputs
+from osediff_exp.tasks.benchmark.steps import OurStep, StepInputs, random_inputs
 from osediff_exp.tasks.train import Figures
 
 RESTORED_BATCHES = (1, 8)
@@ -74,10 +74,8 @@ def real_size(config: DictConfig) -> Figures:
 
 def _method(config: DictConfig, backbone: Backbone, *, checkpointed: bool, device: str) -> OSEDiff:
     generator = OneStepGenerator(backbone=backbone, timestep=999, gradient_checkpointing=checkpointed)
-    vsd = instantiate(config.loss.terms.vsd, weight=1.0, rank=4, alpha="fixed")
+    vsd = instantiate(config.loss.terms.vsd, weight=1.0, rank=4, alpha="fixed", gradient_checkpointing=checkpointed)
     vsd.attach(backbone)
-    if checkpointed:
-        vsd.score.enable_gradient_checkpointing()
     terms = {"mse": MSELoss(weight=1.0), "vsd": vsd}
     method = OSEDiff(Parts(backbone=backbone, generator=generator, terms=terms), optimizer=instantiate(config.optimizer)).to(device)
     if checkpointed:
@@ -111,9 +109,7 @@ def _step(config: DictConfig, backbone: Backbone, batch: int, *, checkpointed: b
 
 
 def _inputs(config: DictConfig, batch: int, device: str) -> StepInputs:
-    side, generator = config.benchmark.real_size.size, torch.Generator().manual_seed(config.seed)
-    lq, hq = ((torch.rand(batch, 3, side, side, generator=generator) * 2 - 1).to(device) for _ in range(2))
-    return StepInputs(lq=lq, hq=hq, prompts=["prompt"] * batch, negative_prompt="other", seed=config.seed, indices=list(range(batch)))
+    return random_inputs(batch, config.benchmark.real_size.size, seed=config.seed, device=device)
 
 
 def _embed(backbone: Backbone, device: str) -> Callable[[list[str]], Tensor]:

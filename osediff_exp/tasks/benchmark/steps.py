@@ -56,6 +56,13 @@ class StepInputs:
         )
 
 
+def random_inputs(batch: int, side: int, *, seed: int, device: str = "cpu") -> StepInputs:
+    """Return pictures of random pixels, (``batch``, 3, ``side``, ``side``), with constant prompts: a step takes as long for any others."""
+    generator = torch.Generator().manual_seed(seed)
+    lq, hq = ((torch.rand(batch, 3, side, side, generator=generator) * 2 - 1).to(device) for _ in range(2))
+    return StepInputs(lq=lq, hq=hq, prompts=["prompt"] * batch, negative_prompt="other", seed=seed, indices=list(range(batch)))
+
+
 class OurStep:
     """The step of :class:`osediff_exp.module.RestorationModule` in a single process, without Lightning around it."""
 

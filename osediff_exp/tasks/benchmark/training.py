@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from hydra.errors import InstantiationException
@@ -16,8 +17,8 @@ from osediff_exp.errors import UserError
 from osediff_exp.methods.osediff import OSEDiff
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.runtime import peak_memory_gib, prepare_process, quiet_libraries
-from osediff_exp.tasks.benchmark.side_by_side import Pair, side_by_side
-from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep, StepInputs
+from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_side
+from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep, StepInputs, random_inputs
 from osediff_exp.tasks.methods import build_method
 from osediff_exp.tasks.train import build_data
 
@@ -66,43 +67,56 @@ def _parts(config: DictConfig, run_dir: Path) -> tuple[Backbone, OSEDiff]:
     return backbone, method
 
 
-def compare_memory(config: DictConfig, run_dir: Path) -> dict[Way, float]:
-    """Return the GiB that a process grows by, both ways, from before its weights are there to the peak of its steps: medians of processes.
+class StepCost(NamedTuple):
+    """What a training step takes: GiB that a process grows by from before its weights are there to the peak of its steps (what the
+    libraries themselves take is left out), and the seconds of its last step."""
 
-    What the libraries themselves take is left out: it is the same for both.
-    """
-    plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    context = multiprocessing.get_context("spawn")
+    gib: float
+    seconds: float
+
+
+def compare_memory(config: DictConfig, run_dir: Path) -> dict[Way, float]:
+    """Return the GiB of a step's process, both ways: medians of processes."""
     grown: dict[Way, list[float]] = {"plain": [], "ours": []}
     for _ in range(MEMORY_RUNS):
         for way, figures in grown.items():
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_measure_memory, args=(plain, str(run_dir), way, sender))
-            process.start()
-            sender.close()
-            try:
-                figures.append(receiver.recv())
-            except EOFError as error:
-                raise UserError("the memory of a training step cannot be measured: its process ended early") from error
-            finally:
-                process.join()
+            figures.append(step_cost(config, run_dir, way).gib)
     return {way: statistics.median(figures) for way, figures in grown.items()}
 
 
-def _measure_memory(plain: dict[str, Any], run_dir: str, way: Way, sender: Any) -> None:
+def step_cost(config: DictConfig, run_dir: Path, way: Way, *, random: tuple[int, int] | None = None) -> StepCost:
+    """Return what a step takes in a process of its own.
+
+    Args:
+        random: how many pictures of random pixels, and their side, in place of the first batch of the training stream.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure_step, args=(plain, str(run_dir), way, random, sender))
+    process.start()
+    sender.close()
+    try:
+        return StepCost(*receiver.recv())
+    except EOFError as error:
+        raise UserError("a training step cannot be measured: its process ended early, as one does that runs out of memory") from error
+    finally:
+        process.join()
+
+
+def _measure_step(plain: dict[str, Any], run_dir: str, way: Way, random: tuple[int, int] | None, sender: Any) -> None:
     quiet_libraries()
     prepare_process(seed=plain["seed"])
     torch.set_num_threads(1)
     config = OmegaConf.create(plain)
     before = _memory_gib()
     backbone, method = _parts(config, Path(run_dir))
-    inputs = step_inputs(config, Path(run_dir))
+    inputs = random_inputs(*random, seed=config.seed) if random else step_inputs(config, Path(run_dir))
     step = _WAYS[way](method, backbone, clip_norm=config.trainer.clip_norm)
     if way == "plain":
         del method
-    for k in range(MEMORY_STEPS):
-        step(inputs, k)
-    sender.send(peak_memory_gib() - before)
+    seconds = [seconds_of(partial(step, inputs, k)) for k in range(MEMORY_STEPS)]
+    sender.send((peak_memory_gib() - before, seconds[-1]))
 
 
 def _memory_gib() -> float:
