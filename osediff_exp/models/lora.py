@@ -63,7 +63,7 @@ def lora_scale(*, rank: int, alpha: AlphaPolicy, lora_alpha: int) -> float:
 
 
 class _Injection(LoraModel):
-    """PEFT's injection of one adapter, without the settings that it makes in the whole network each time: :func:`add_lora` makes them once."""
+    """PEFT's injection of one adapter, but for the passes over the whole network: :func:`add_lora` makes them once for all adapters."""
 
     def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
         pass
