@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -30,30 +29,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _option_files_are_read_once() -> Iterator[None]:
-    """Hydra reads every option file of each composition anew, which is a third of its time; here a file is read again when it changed."""
-    from hydra._internal.config_repository import ConfigRepository  # not above: the process that hands out the tests needs no Hydra
-    from hydra.core.object_type import ObjectType
+def _option_files_are_read_once() -> None:
+    """Also where a test lets Hydra compose without the command line's help."""
+    from osediff_exp.cli.option_files import remember_option_files  # not above: the process that hands out the tests needs no Hydra
 
-    load, known = ConfigRepository.load_config, {}
-
-    def load_once(self: ConfigRepository, config_path: str) -> Any:
-        source = self._find_object_source(config_path, ObjectType.CONFIG)
-        if source is None or source.scheme() not in ("file", "pkg"):
-            return load(self, config_path)
-        key: tuple[Any, ...] = (source.scheme(), source.path, source.provider, config_path)
-        if source.scheme() == "file":
-            state = Path(source.path, source._normalize_file_name(config_path)).stat()
-            key += (state.st_mtime_ns, state.st_size, state.st_ino)
-        if key not in known:
-            known[key] = load(self, config_path)
-        result = copy.copy(known[key])
-        result.config = copy.deepcopy(result.config)  # Hydra builds its composition of these very nodes
-        return result
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigRepository, "load_config", load_once)
-        yield
+    remember_option_files()
 
 
 def _strange_files() -> set[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, InterpolationToMissingValueError, OmegaConfBaseException
 
-from osediff_exp.cli.keys import all_keys, did_you_mean, dotted, exists
+from osediff_exp.cli.keys import all_keys, did_you_mean, dotted, exists, plain, value_at
 from osediff_exp.cli.messages import no_such_option
 from osediff_exp.cli.schema import EXPERIMENT_GROUP, HYDRA_TARGETS, TARGETS, is_open
 from osediff_exp.cli.schema.relations import relation_problem
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from osediff_exp.cli.compose import Composer
 
 
-def check_keys(composer: Composer, overrides: list[str]) -> DictConfig:
-    """Raise UserError for an override whose key or option does not exist; return the reference composition."""
+def check_keys(composer: Composer, overrides: list[str]) -> None:
+    """Raise UserError for an override whose key or option does not exist."""
     parsed = composer.parse(overrides)
     for override in parsed:
         _check_option(composer, override)
-    reference = composer.reference(overrides)
-    defaults = _plain(reference)
+    defaults = composer.declared(overrides)
     for override in parsed:
         if not composer.is_group(override.key_or_group):
             _check_key(composer, override, defaults)
-    return reference
 
 
 def check(composer: Composer, overrides: list[str]) -> DictConfig:
     """Compose ``overrides`` (no sweeps among them), raise UserError for the first mistake, and return the whole configuration."""
-    reference = check_keys(composer, overrides)
+    check_keys(composer, overrides)
     config = composer.whole(overrides)
     if not OmegaConf.is_dict(config.get("task")) or "name" not in config.task:
         raise UserError("task has no name: choose one with task=NAME, as --help lists them")
-    _check_tree(composer, config, reference, _Origin(composer.parse(overrides)))
-    _check_targets(config)
-    _check_missing(config)
+    own = plain(config)
+    hydra = own.pop("hydra")
+    _check_tree(composer, config, own, overrides)
+    _check_targets(config, own, hydra)
+    _check_missing(own)
     _check_logging(config)
     return config
 
@@ -60,16 +60,6 @@ class _Origin:
     def __call__(self, key: str) -> str:
         typed = any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in self._keys)
         return f" (in {' or '.join(self._files)})" if self._files and not typed else ""
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    return {str(name): value for name, value in plain.items()}
-
-
-def _own(config: DictConfig) -> dict[str, Any]:
-    return {name: node for name, node in _plain(config).items() if name != "hydra"}
 
 
 def _check_option(composer: Composer, override: Override) -> None:
@@ -98,14 +88,16 @@ def _unknown(composer: Composer, key: str, reference: dict[str, Any], origin: st
     return f"unknown key '{key}'{origin}.{did_you_mean(key, candidates)} --cfg job prints all keys"
 
 
-def _check_tree(composer: Composer, config: DictConfig, reference: DictConfig, origin: _Origin) -> None:
-    defaults = _plain(reference)
-    task, values, own = str(OmegaConf.select(config, "task.name", default="")), {}, _own(config)
+def _check_tree(composer: Composer, config: DictConfig, own: dict[str, Any], overrides: list[str]) -> None:
+    """Check every key of ``own``, the plain content of ``config``."""
+    origin, reference, defaults = _Origin(composer.parse(overrides)), composer.reference(overrides), composer.declared(overrides)
+    task, values = str(OmegaConf.select(config, "task.name", default="")), {}
     for key, value in _leaves(own):
         if not exists(defaults, key) and not _below_null(defaults, key):
             raise UserError(_unknown(composer, key, defaults, origin(key)))
         values[key] = found = resolved(config, key, value)
-        problem = value_problem(key, found, resolved(reference, key, None), task, ruled=_is_ours(own, key))
+        default = resolved(reference, key, value_at(defaults, key))
+        problem = value_problem(key, found, default, task, ruled=_is_ours(own, key))
         if problem:
             raise UserError(f"{problem}{origin(key)}")
     if problem := relation_problem(values):
@@ -146,6 +138,8 @@ def _below_null(defaults: dict[str, Any], key: str) -> bool:
 
 def resolved(config: DictConfig, key: str, raw: Any) -> Any:
     """Return a key's value with references followed; one that only a running job can follow counts as missing (no type yet)."""
+    if not isinstance(raw, str) or "${" not in raw:
+        return raw
     try:
         value = OmegaConf.select(config, key)
     except InterpolationKeyError as error:
@@ -158,13 +152,11 @@ def resolved(config: DictConfig, key: str, raw: Any) -> Any:
         raise UserError(f"{key}={raw}: {str(error).splitlines()[0]}") from None
     except OmegaConfBaseException:
         return MISSING
-    if value is None and raw == MISSING:
-        return MISSING
     return OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
 
 
 def _nearest_reference(config: DictConfig, raw: str) -> str:
-    return did_you_mean(raw.strip("${}"), all_keys(_own(config)))
+    return did_you_mean(raw.strip("${}"), (key for key in all_keys(plain(config)) if not key.startswith("hydra")))
 
 
 def _check_logging(config: DictConfig) -> None:
@@ -174,22 +166,19 @@ def _check_logging(config: DictConfig) -> None:
             raise UserError(f"hydra.{name}.version must be 1, as Python's logging requires: leave it as it is")
 
 
-def _check_targets(config: DictConfig) -> None:
-    plain = _plain(config)
-    hydra = plain.pop("hydra", {})
-    own = tuple(str(name) for name in plain.get("packages") or ())
-    found = [(key, path, (*TARGETS, *own)) for key, path in target_paths(plain)]
-    found += [("task.function", str(plain.get("task", {}).get("function", "")), (*TARGETS, *own))]
+def _check_targets(config: DictConfig, own: dict[str, Any], hydra: dict[str, Any]) -> None:
+    packages = tuple(str(name) for name in own.get("packages") or ())
+    found = [(key, path, (*TARGETS, *packages)) for key, path in target_paths(own)]
+    found += [("task.function", str(own.get("task", {}).get("function", "")), (*TARGETS, *packages))]
     for part in ("callbacks", "launcher", "sweeper"):
-        found += [(key, path, (*HYDRA_TARGETS, *own)) for key, path in target_paths(hydra.get(part) or {}, f"hydra.{part}.")]
+        found += [(key, path, (*HYDRA_TARGETS, *packages)) for key, path in target_paths(hydra.get(part) or {}, f"hydra.{part}.")]
     for key, raw, allowed in found:
         path = str(resolved(config, key, raw)) if "${" in raw else raw
         if problem := target_problem(path) or foreign_problem(path, allowed):
             raise UserError(f"{key} is {problem}")
 
 
-def _check_missing(config: DictConfig) -> None:
-    missing = sorted(key for key, value in _leaves(_own(config)) if value == MISSING)
+def _check_missing(own: dict[str, Any]) -> None:
+    missing = sorted(key for key, value in _leaves(own) if value == MISSING)
     if missing:
-        task = OmegaConf.select(config, "task.name")
-        raise UserError(f"task={task} needs {' and '.join(missing)}: add {' '.join(f'{key}=VALUE' for key in missing)}")
+        raise UserError(f"task={own['task']['name']} needs {' and '.join(missing)}: add {' '.join(f'{key}=VALUE' for key in missing)}")

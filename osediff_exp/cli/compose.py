@@ -8,12 +8,12 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from osediff_exp.cli.keys import plain
 from osediff_exp.cli.messages import as_user_errors
-from osediff_exp.cli.option_files import remember_option_files
+from osediff_exp.cli.option_files import create_defaults_list, remember_option_files
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.cli.schema import EXPERIMENT_GROUP
 from osediff_exp.errors import UserError
@@ -42,6 +42,7 @@ class Composer:
         self._parse_one = cache(self._parsed)
         self._whole = cache(self._composed_whole)
         self._reference = cache(self._composed_reference)
+        self._declared = cache(lambda choices: plain(self._reference(choices)))
 
     def _options(self, group: str) -> list[str]:
         """Return the valid names of a group, sorted; empty where there is no such group."""
@@ -96,8 +97,16 @@ class Composer:
         What it holds is what the option files declare: the keys that exist, and the types of their defaults. The choices that an
         experiment makes (its defaults list) stay in force.
         """
+        return self._reference(self._choices(overrides))
+
+    def declared(self, overrides: list[str]) -> dict[str, Any]:
+        """Return the reference as nested dictionaries and lists."""
+        found: dict[str, Any] = self._declared(self._choices(overrides))
+        return found
+
+    def _choices(self, overrides: list[str]) -> tuple[str, ...]:
         choices = [str(override.input_line) for override in self.parse(overrides) if self.is_group(override.key_or_group)]
-        return self._reference((*choices, *self._search))
+        return (*choices, *self._search)
 
     def _composed_reference(self, choices: tuple[str, ...]) -> DictConfig:
         with as_user_errors(self.options):

@@ -7,6 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+_ABSENT = object()
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration as nested dictionaries and lists, references not followed."""
+    content = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(content, dict)
+    return {str(name): value for name, value in content.items()}
+
 
 def dotted(key: str) -> str:
     """Return ``a[0].b`` and ``a[0][b]`` as ``a.0.b``."""
@@ -23,14 +34,19 @@ def all_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def exists(tree: Any, key: str) -> bool:
     """Tell whether nested dictionaries and lists hold the full key."""
+    return value_at(tree, key, _ABSENT) is not _ABSENT
+
+
+def value_at(tree: Any, key: str, otherwise: Any = None) -> Any:
+    """Return what nested dictionaries and lists hold at the full key; ``otherwise`` where there is no such key."""
     for part in dotted(key).split("."):
         if isinstance(tree, list) and part.lstrip("-").isdigit() and -len(tree) <= int(part) < len(tree):
             tree = tree[int(part)]
         elif isinstance(tree, Mapping) and part in tree:
             tree = tree[part]
         else:
-            return False
-    return True
+            return otherwise
+    return tree
 
 
 def did_you_mean(key: str, valid: Iterable[str]) -> str:

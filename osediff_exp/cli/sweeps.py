@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from osediff_exp.cli.keys import plain
 from osediff_exp.cli.locks import is_held
 from osediff_exp.cli.records import CONFIG, is_whole, write_text
 from osediff_exp.errors import UserError
@@ -43,8 +44,8 @@ class Sweep:
     def of(cls, overrides: Sequence[str], config: DictConfig, num_arms: int | None) -> Sweep:
         """Describe the sweep of ``overrides``; ``config`` is the composition of its last arm."""
         command = sorted(text for text in overrides if not text.lstrip("+").startswith(("hydra.", "hydra/", "fresh=")))
-        plain = {key: value for key, value in _plain(config).items() if key not in (*_NO_MATTER, "hydra")}
-        settings = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        that_matter = {key: value for key, value in plain(config).items() if key not in (*_NO_MATTER, "hydra")}
+        settings = hashlib.sha256(json.dumps(that_matter, sort_keys=True, default=str).encode()).hexdigest()[:16]
         return cls(command=command, settings=settings, num_arms=num_arms)
 
 
@@ -140,12 +141,6 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _both_nan(first: Any, second: Any) -> bool:
     return all(isinstance(value, float) and math.isnan(value) for value in (first, second))
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -47,11 +47,15 @@ def _through_an_import(names: list[str]) -> bool:
     file, rest = Path(next(iter(spec.submodule_search_locations))), names[1:]
     while rest and (file / rest[0]).is_dir():
         file, rest = file / rest[0], rest[1:]
-    if not rest or not (file / f"{rest[0]}.py").is_file():
+    if len(rest) < 2 or not (file / f"{rest[0]}.py").is_file():
         return False  # a package's __init__ re-exports what is ours
-    body = _statements(ast.parse((file / f"{rest[0]}.py").read_bytes()).body)
-    imported = {name for statement in body if isinstance(statement, ast.Import | ast.ImportFrom) for name in _names(statement)}
-    return len(rest) > 1 and rest[1] in imported
+    return rest[1] in _imported(file / f"{rest[0]}.py")
+
+
+@cache
+def _imported(file: Path) -> set[str]:
+    body = _statements(ast.parse(file.read_bytes()).body)
+    return {name for statement in body if isinstance(statement, ast.Import | ast.ImportFrom) for name in _names(statement)}
 
 
 @cache

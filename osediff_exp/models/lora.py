@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -62,6 +62,19 @@ def lora_scale(*, rank: int, alpha: AlphaPolicy, lora_alpha: int) -> float:
     return {"fixed": lora_alpha / rank, "rank": 1.0, "rslora": lora_alpha / rank**0.5}[alpha]
 
 
+class _Injection(LoraModel):
+    """PEFT's injection of one adapter, but for the passes over the whole network: :func:`add_lora` makes them once for all adapters."""
+
+    def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
+        pass
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        pass
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: Any) -> None:
+        setattr(parent, child_name, new_module)  # made with its base layer's device and type
+
+
 def add_lora(module: nn.Module, targets: dict[str, list[str]], *, rank: int, alpha: AlphaPolicy, lora_alpha: int) -> None:
     """Inject LoRA adapters in place and make all of them active and trainable; nothing else changes its ``requires_grad``.
 
@@ -87,7 +100,7 @@ def add_lora(module: nn.Module, targets: dict[str, list[str]], *, rank: int, alp
         config._register_custom_module(MERGING_LAYERS)
         with warnings.catch_warnings():  # PEFT warns of a second adapter; several are meant here
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-            inject_adapter_in_model(config, module, adapter)
+            _Injection(module, config, adapter)
     # PEFT leaves only the last adapter active: the released training script lost two of the score network's three this way.
     for layer in module.modules():
         if isinstance(layer, BaseTunerLayer):

@@ -52,6 +52,7 @@ RULES: dict[str, Rule] = {
 """Every rule by its key or pattern: ``*`` stands for anything in one name, ``**`` for any names; ``task:key`` holds in that task alone."""
 
 
+@cache
 def is_open(key: str) -> bool:
     """Tell whether ``key`` is, or lies below, an open dictionary."""
     parts = key.split(".")
