@@ -36,7 +36,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def stop(running: subprocess.Popen[str], number: int, *files: Path) -> subprocess.CompletedProcess[str]:
     """Send the signal to the whole group, as a terminal does, once the files are there."""
-    for _ in range(500):
+    for _ in range(2400):  # two minutes: a busy machine starts slowly
         if all(file.is_file() for file in files):
             break
         time.sleep(0.05)
