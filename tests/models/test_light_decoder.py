@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from PIL import Image
 from tiny_parts import make_generator
 from torch import Tensor
 
 from osediff_exp import Restorer
+from osediff_exp.data.sample_photos import SampleSource
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone, fingerprint_of
 from osediff_exp.models.latents import decode_latent
@@ -141,3 +144,10 @@ def test_a_decoder_that_was_trained_is_not_left_out(backbone: Backbone, tmp_path
     with pytest.raises(UserError, match="trained its own decoder"):
         generator.use_light_decoder(decoder)
     generator.use_light_decoder(None)
+
+
+def test_the_packages_own_is_nearly_what_it_imitates() -> None:
+    picture = Image.open(next(picture.path for picture in SampleSource(split="val").pictures())).convert("RGB").resize((32, 24))
+    own, light = (Restorer.from_checkpoint("embedded", device="cpu", decoder=decoder).restore(picture) for decoder in (None, "light"))
+    difference = np.asarray(own, dtype=float) - np.asarray(light, dtype=float)
+    assert 10 * np.log10(255**2 / np.square(difference).mean()) > 30
