@@ -83,7 +83,7 @@ class Restorer(ImageRestorer):
         self.device = choose_device(device)
         self.backbone = backbone.to(self.device)
         self.generator = generator.to(self.device).eval()
-        self.generator.tiling = tiling and tiling.settled(self.backbone.vae_factor)
+        self.tiling = self.generator.tiling = tiling
         self.generator.use_light_decoder(decoder and decoder.to(self.device))
         self.generator.set_sampling(steps=steps, guidance=guidance)
         self.seed, self.negative_prompt, self.steps = seed, negative_prompt, self.generator.steps
@@ -216,7 +216,8 @@ class Restorer(ImageRestorer):
             embeds = self._embed(self.prompts(seen, names))
             image_embeds = self.prompts.image_embeds(seen.to(self.device)) if self.generator.wants_image_embeds else None
             lq.mul_(2).sub_(1)
-            whole = self.generator.tiling is None  # else the picture stays here, and its tiles travel
+            self.generator.tiling = self.tiling and self.tiling.settled(side=max(lq.shape[-2:]), factor=self.backbone.vae_factor)
+            whole = self.tiling is None  # else the picture stays here, and its tiles travel
             restored = restore_pictures(
                 self.generator,
                 lq.to(self.device) if whole else lq,
