@@ -29,7 +29,7 @@ class SubPixelDecoder(ModelMixin, ConfigMixin):
 
     The first layers of an AutoencoderKL's decoder, all at the latents' resolution; then, in place of its upsampling blocks, one convolution
     that gives each latent pixel its factor x factor image pixels (sub-pixel convolution: Shi et al., CVPR 2016). That one sees three maps:
-    the last block's output x, SiLU(norm(x)), and the last block's inner features; x alone leaves 3.5 dB more error. A module of diffusers,
+    the last block's output x, SiLU(norm(x)), and the last block's inner features; x alone costs 3 to 4 dB. A module of diffusers,
     so that it is saved and loaded as a VAE is.
 
     Args:

@@ -13,7 +13,7 @@ from osediff_exp.errors import UserError
 
 _SMALLEST = {"encoder_tile": 128, "decoder_tile": 16, "unet_tile": 16}
 _RELEASED_UNET_TILE = 96  # latent pixels: 768 image pixels of Stable Diffusion
-_LEAST_UNET_PIXELS = 512
+_WHOLE_PIXELS = 512  # that Stable Diffusion was trained on
 _GAUSSIAN_VARIANCE = 0.01  # in units of the tile's side, as in the released code
 
 
@@ -27,9 +27,8 @@ class Tiling:
     Attributes:
         encoder_tile, encoder_overlap: of the VAE's encoder, image pixels.
         decoder_tile, decoder_overlap: of the VAE's decoder, latent pixels.
-        unet_tile, unet_overlap: of the U-Net, latent pixels; ``unet_tile`` None: 96, and once the VAE is known (:meth:`settled`) what 512
-            image pixels are, if that is more. A VAE of factor 4 gets 128: at 96 a picture of 512 px is four tiles and a miniature, which
-            take twice the time of one.
+        unet_tile, unet_overlap: of the U-Net, latent pixels; ``unet_tile`` None: 96, but pictures of up to 512 px are one tile whatever the
+            VAE's factor (:meth:`settled`). At a factor of 4 such a picture would be four tiles and a miniature, which take twice the time.
         unet_shared: U-Net tiles share normalisation and attend to a miniature of the rest of the picture too, which comes nearer to the
             untiled result; False: each tile for itself, as in the released code, in less time.
 
@@ -66,9 +65,14 @@ class Tiling:
         """The U-Net's tiles, in latent pixels."""
         return _RELEASED_UNET_TILE if self.unet_tile is None else self.unet_tile
 
-    def settled(self, factor: int) -> Tiling:
-        """Return the same with ``unet_tile`` chosen for a VAE of ``factor`` image pixels per latent pixel, where it is None."""
-        return self if self.unet_tile is not None else replace(self, unet_tile=max(_RELEASED_UNET_TILE, _LEAST_UNET_PIXELS // factor))
+    def settled(self, *, side: int, factor: int) -> Tiling:
+        """Return the same with ``unet_tile``, where it is None, chosen for pictures whose longer side is ``side`` image pixels.
+
+        ``factor``: the VAE's image pixels per latent pixel.
+        """
+        if self.unet_tile is not None or side > _WHOLE_PIXELS:
+            return self
+        return replace(self, unet_tile=max(_RELEASED_UNET_TILE, _WHOLE_PIXELS // factor))
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Restorer(ImageRestorer):
         self.device = choose_device(device)
         self.backbone = backbone.to(self.device)
         self.generator = generator.to(self.device).eval()
-        self.generator.tiling = tiling and tiling.settled(self.backbone.vae_factor)
+        self.tiling = self.generator.tiling = tiling
         self.generator.use_light_decoder(decoder and decoder.to(self.device))
         self.generator.set_sampling(steps=steps, guidance=guidance)
         self.seed, self.negative_prompt, self.steps = seed, negative_prompt, self.generator.steps
@@ -219,7 +219,8 @@ class Restorer(ImageRestorer):
         with deterministic_numerics(), precision:
             lq = as_network_input(padded)
             embeds, image_embeds = self._told(lq[..., :height, :width], names)
-            whole = self.generator.tiling is None  # else the picture stays here, and its tiles travel
+            self.generator.tiling = self.tiling and self.tiling.settled(side=max(lq.shape[-2:]), factor=self.backbone.vae_factor)
+            whole = self.tiling is None  # else the picture stays here, and its tiles travel
             # A large picture's floats go before as many come out.
             lq = as_bytes(padded) if self.generator.takes_bytes and not whole else lq.mul_(2).sub_(1)
             restored = restore_pictures(

@@ -109,10 +109,10 @@ def test_impossible_tiles_are_the_users_mistake(settings: dict[str, Any], messag
         Tiling(**settings)
 
 
-def test_the_u_nets_tiles_are_512_image_pixels_at_least() -> None:
-    assert [Tiling().settled(factor).unet_tile for factor in (8, 4, 2)] == [96, 128, 256]
-    assert Tiling(unet_tile=48).settled(4).unet_tile == 48
-    assert Tiling().unet_side == 96
+def test_pictures_of_512_px_are_one_tile() -> None:
+    assert [Tiling().settled(side=512, factor=factor).unet_side for factor in (8, 4, 2)] == [96, 128, 256]
+    assert Tiling().settled(side=520, factor=4).unet_side == 96
+    assert Tiling(unet_tile=64).settled(side=512, factor=4).unet_side == 64
 
 
 # ---- what tiles share

@@ -30,16 +30,16 @@ def compare_restoring(restorer: Restorer, ours: Restorer, photo: Image, *, round
     """Return the seconds for one picture of the size of ``photo`` (H, W, 3), restored from a quarter of it: ``restorer`` the plain way, and
     ``ours``.
     """
-    small, generator = small_picture(photo), restorer.generator
+    small = small_picture(photo)
 
     def plain() -> Tensor:
-        tiling, generator.tiling = generator.tiling, Tiling(unet_tile=96, unet_shared=False)
+        tiling, restorer.tiling = restorer.tiling, Tiling(unet_tile=96, unet_shared=False)
         restorer.backbone.encode_prompts(["a photo"])  # any text takes as long: prompts are padded
         try:
             with plain_lora():
                 return restorer(small, scale=SCALE, names=["photo"])
         finally:
-            generator.tiling = tiling
+            restorer.tiling = tiling
 
     return side_by_side(plain, lambda: ours(small, scale=SCALE, names=["photo"]), rounds=rounds)
 
