@@ -59,9 +59,11 @@ def remember_option_files() -> None:
     Plugins.instance()  # registers Hydra's own
     for source in (FileConfigSource, ImportlibResourcesConfigSource):
         SourcesRegistry.instance().types[source.scheme()] = source
-    config_loader_impl.create_defaults_list = create_defaults_list
-    defaults_list._create_interpolation_map = _choices_where_needed
-    config_loader_impl.ConfigLoaderImpl._compose_config_from_defaults_list = _merge_once
+    hydra: Any = config_loader_impl
+    hydra.create_defaults_list = create_defaults_list
+    hydra.ConfigLoaderImpl._compose_config_from_defaults_list = _merge_once
+    lists: Any = defaults_list
+    lists._create_interpolation_map = _choices_where_needed
 
 
 def create_defaults_list(
@@ -116,7 +118,7 @@ def _merged_files(loader: Any, defaults: list[ResultDefault], repo: CachingConfi
     return config
 
 
-def _num_of_hydra(files: Sequence[tuple[str | None, ...]]) -> int:
+def _num_of_hydra(files: Sequence[tuple[str | bool | None, ...]]) -> int:
     """Return how many files come first that all commands share, Hydra's own; the first file alone where there are none."""
     num = sum(1 for _ in itertools.takewhile(lambda file: str(file[0]).startswith("hydra/"), files))
     return num if 0 < num < len(files) else 1

@@ -13,6 +13,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 _CONSTANTS = frozenset({bool, int, float, str, type(None), torch.dtype})
 
+_DICTS = frozenset({dict, OrderedDict})
+
 
 def share_frozen(module: Module) -> Module:
     """Return a copy of the module tree that shares every frozen parameter and every buffer with the original.
@@ -34,15 +36,22 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return memo[id(value)]
     if kind in (list, set) and not value:
         memo[id(value)] = kind()
-    elif kind in (dict, OrderedDict):
+    elif kind in _DICTS:
         memo[id(value)] = found = kind()
         for name, item in value.items():
-            found[name] = _copied(item, memo)
+            found[name] = memo[id(item)] if id(item) in memo else _copied(item, memo)
     elif isinstance(value, nn.Module) and _copies_by_default(kind):
         memo[id(value)] = module = object.__new__(kind)
+        fields = module.__dict__
         for name, item in value.__dict__.items():
-            if name != "_compiled_call_impl":  # deepcopy leaves it out too
-                module.__dict__[name] = item if type(item) in _CONSTANTS else _copied(item, memo)
+            if name == "_compiled_call_impl":  # deepcopy leaves it out too
+                continue
+            if type(item) in _CONSTANTS:
+                fields[name] = item
+            elif type(item) in _DICTS and not item and id(item) not in memo:  # most: the hooks that a module does not have
+                fields[name] = memo[id(item)] = type(item)()
+            else:
+                fields[name] = _copied(item, memo)
     else:
         return copy.deepcopy(value, memo)
     return memo[id(value)]

@@ -33,3 +33,26 @@ def test_what_one_command_overrides_is_not_in_the_next(tmp_path: Path) -> None:
             assert composer.whole([f"a.b={value}", f"part.c=[{value}]"]).part.c == [int(value)]
             assert composer.reference([f"a.b={value}"]).a.b == 1
             assert composer.whole([]).part.c == [1, 2]
+
+
+def test_what_is_remembered_is_what_hydra_composes(tmp_path: Path) -> None:
+    """Also where files are merged onto remembered ones, and after one of them has changed."""
+    (tmp_path / "config.yaml").write_text("defaults: [_self_, part: one, optional other: two]\na: {b: 1, c: null}\n")
+    for name, text in {"part/one": "x: [1, 2]\n", "part/two": "x: null\n", "more/m": "# @package _global_\na: {c: {d: 1}}\n"}.items():
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    commands = [[], ["part=two"], ["+more=m"], ["part=two", "+more=m", "a.b=2"]]
+    expected = [{"a": {"b": 1, "c": None}, "part": {"x": [1, 2]}}, {"a": {"b": 1, "c": None}, "part": {"x": None}}]
+    expected += [{"a": {"b": 1, "c": {"d": 1}}, "part": {"x": [1, 2]}}, {"a": {"b": 2, "c": {"d": 1}}, "part": {"x": None}}]
+    for _ in range(2):
+        with open_composer(tmp_path, []) as composer:
+            for command, content in zip(commands, expected, strict=True):
+                whole = composer.whole(command)
+                assert {key: whole[key] for key in whole if key != "hydra"} == content
+    (tmp_path / "part" / "two.yaml").write_text("x: changed\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "two.yaml").write_text("new: 1\n")  # looked for before, and not found
+    with open_composer(tmp_path, []) as composer:
+        whole = composer.whole(["part=two"])
+        assert (whole.part.x, whole.other.new) == ("changed", 1)
