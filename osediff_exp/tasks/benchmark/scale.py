@@ -103,10 +103,13 @@ def _processes(arguments: Sequence[str], ranks: int) -> StepCost:
         subprocess.Popen(command, env=_environment(rank, ranks), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for rank in range(ranks)
     ]
-    ended = [os.wait4(process.pid, 0) for process in started]
-    if any(status for _, status, _ in ended):
+    usages = []
+    for process in started:
+        _, status, usage = os.wait4(process.pid, 0)  # Popen's own wait does not tell what a process has taken
+        process.returncode = os.waitstatus_to_exitcode(status)
+        usages.append(usage)
+    if any(process.returncode for process in started):
         raise UserError(f"a training of the benchmark failed: {' '.join(command[1:])} says why")
-    usages = [usage for _, _, usage in ended]
     return StepCost(max(usage.ru_maxrss for usage in usages) / 2**20, sum(usage.ru_utime + usage.ru_stime for usage in usages))
 
 
