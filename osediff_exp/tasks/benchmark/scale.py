@@ -99,8 +99,9 @@ def _short(steps: int) -> list[str]:
 def _processes(arguments: Sequence[str], ranks: int) -> StepCost:
     """Return the processor seconds of a training's processes together, and the GiB of the largest."""
     command = [sys.executable, "-m", "osediff_exp", "trainer.accelerator=cpu", *arguments]
+    port = _free_port()
     started = [
-        subprocess.Popen(command, env=_environment(rank, ranks), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen(command, env=_environment(rank, ranks, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for rank in range(ranks)
     ]
     usages = []
@@ -113,17 +114,14 @@ def _processes(arguments: Sequence[str], ranks: int) -> StepCost:
     return StepCost(max(usage.ru_maxrss for usage in usages) / 2**20, sum(usage.ru_utime + usage.ru_stime for usage in usages))
 
 
-def _environment(rank: int, ranks: int) -> dict[str, str]:
+def _environment(rank: int, ranks: int, port: int) -> dict[str, str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     if ranks == 1:
         return environment
-    return environment | {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_PORT)}
+    return environment | {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-_PORT = _free_port()
