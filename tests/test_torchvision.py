@@ -37,6 +37,7 @@ def test_the_watcher_is_installed_once() -> None:
 needs_torchvision = pytest.mark.skipif(find_spec("torchvision") is None or find_spec("lpips") is None, reason="needs torchvision and lpips")
 
 
+@pytest.mark.slow
 @needs_torchvision
 def test_torchvision_and_lpips_import_after_the_package() -> None:
     code = f"import sys, osediff_exp, lpips, torchvision, torch; print(hasattr(torch.ops.torchvision, 'nms'), {WATCHERS})"
