@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 from restoration_parts import save_checkpoint
-from tiny_parts import SCHEDULER
+from tiny_parts import SCHEDULER, TEXT_ENCODER
 
 from osediff_exp.models.backbone import Backbone, load_backbone, save_backbone
 from osediff_exp.pretraining.initial import initial_backbone
@@ -48,13 +48,7 @@ def thin_backbone(folder: Path) -> Backbone:
             "norm_num_groups": 2,
             "use_linear_projection": True,
         },
-        text_encoder={
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 16,
-        },
+        text_encoder=TEXT_ENCODER,
         scheduler=SCHEDULER | {"prediction_type": "epsilon"},
         tokenizer_folder=folder,
         prompts=["sharp photo", "blurry drawing"],

@@ -41,6 +41,16 @@ SGD = partial(torch.optim.SGD, lr=0.05)
 SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 
 
+TEXT_ENCODER = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 16,
+}
+"""The smallest text encoder of a random backbone."""
+
+
 def random_backbone(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Backbone:
     """Return a backbone whose latents are 4 x (H/2) x (W/2) and whose text features are (B, 16, 16)."""
     torch.manual_seed(seed)
@@ -66,13 +76,7 @@ def random_backbone(folder: Path, *, prediction_type: str = "epsilon", seed: int
             "norm_num_groups": 4,
             "use_linear_projection": True,
         },
-        text_encoder={
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 16,
-        },
+        text_encoder=TEXT_ENCODER,
         scheduler=SCHEDULER | {"prediction_type": prediction_type},
         tokenizer_folder=folder,
         prompts=["sharp photo", "blurry drawing"],
