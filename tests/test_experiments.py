@@ -218,3 +218,21 @@ def test_the_experiment_names_every_arm_and_its_row() -> None:
     published, notes = published_for(labels, OmegaConf.to_container(report.published))  # type: ignore[arg-type]
     assert (report.baseline in labels, notes) == (True, [])
     assert all(row.cost is not None and row.cost.method == row.name for row in published.values())
+
+
+@pytest.mark.parametrize(("method", "released"), [("diffbir", 4.0), ("seesr", 5.5), ("pasd", 9.0)])
+def test_methods_that_sample_have_the_guidance_of_their_backbone(method: str, released: float) -> None:
+    """The embedded prior wants none; on Stable Diffusion the released values hold, and on a backbone of one's own that says nothing."""
+    with open_composer(CONF, []) as composer:
+
+        def guidance(*overrides: str) -> float:
+            return float(composer.whole([f"method={method}", *overrides]).generator.guidance)
+
+        assert guidance() == 1.0
+        assert (
+            guidance("backbone=sd21")
+            == guidance("backbone.recipe.sampling_guidance=null")
+            == guidance("~backbone.recipe.sampling_guidance")
+            == released
+        )
+        assert guidance("generator.guidance=2") == 2.0

@@ -48,6 +48,7 @@ class Loaded:
             "format": FORMAT,
             "kind": kind,
             "steps": self.steps,
+            "max_sampling_steps": self.generator.max_steps,
             "backbone": {"fingerprint": self.fingerprint, "source": self.backbone.source},
             "versions": versions(),
             "config": {name: self.config[name] for name in ("backbone", "generator", "prompt")},

@@ -1,4 +1,4 @@
-"""Arms of a sweep that cannot be: a method takes no more sampling steps than its chain has, which its run's configuration tells.
+"""Arms of a sweep that cannot be: a method takes no more sampling steps than its chain has, which a finished run and an export tell.
 
 With ``skip_refused=true`` such an arm is left out, with its reason, where it would end as failed. It is known before torch is imported.
 """
@@ -6,9 +6,8 @@ With ``skip_refused=true`` such an arm is left out, with its reason, where it wo
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
 from omegaconf import OmegaConf
 
 from osediff_exp.checkpoints.named import checkpoint_path
@@ -20,12 +19,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 KEY = "restorer.steps"
-_MOST_STEPS: dict[str, int | str] = {
-    "osediff_exp.models.generator.OneStepGenerator": 1,
-    "osediff_exp.methods.sinsr.generator.SinSRGenerator": 1,
-    "osediff_exp.methods.resshift.generator.ResShiftGenerator": "T",
-}
-"""The most steps of a generator, or the option of it that says so. The others go down the backbone's chain of 1,000."""
 
 
 def refusal(config: DictConfig) -> str | None:
@@ -43,21 +36,13 @@ def refusals(arms: Sequence[DictConfig]) -> list[str]:
 
 
 def _most_steps(checkpoint: Path) -> int | None:
-    """Return the most steps of a run's or an export's generator, as the configuration beside it says; None: not known."""
-    generator = _configuration(checkpoint).get("generator")
-    generator = generator if isinstance(generator, dict) else {}
-    most = _MOST_STEPS.get(str(generator.get("_target_")))
-    most = generator.get(most) if isinstance(most, str) else most
-    return most if isinstance(most, int) else None
-
-
-def _configuration(checkpoint: Path) -> dict[str, Any]:
+    """Return the most steps that a finished run's or an export's generator takes, as the JSON beside it says; None: not known."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent  # RUN/checkpoints/last.ckpt
-    try:
-        if (folder / "osediff.json").is_file():
-            found = json.loads((folder / "osediff.json").read_text(encoding="utf-8"))["config"]
-        else:
-            found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    for name in ("osediff.json", "result.json"):
+        try:
+            most = json.loads((folder / name).read_text(encoding="utf-8")).get("max_sampling_steps")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(most, int):
+            return most
+    return None

@@ -29,6 +29,11 @@ def times(first: float, second: float) -> float:
     return float(first) * float(second)
 
 
+def either(first: Any, otherwise: Any) -> Any:
+    """Return ``first``, or ``otherwise`` where it is None."""
+    return otherwise if first is None else first
+
+
 def gpus(accelerator: str, devices: int) -> int | None:
     """Return how many GPUs a node gives to a run on ``devices`` of this kind; None where it needs none."""
     return devices if accelerator in ("gpu", "cuda") else None
@@ -47,11 +52,12 @@ def steps_within(budget: int, trainer: Any) -> int:
 
 
 def register_resolvers() -> None:
-    """Make ``${slug:...}``, ``${times:...}``, ``${gpus:...}`` and ``${steps:...}`` known in this process.
+    """Make ``${slug:...}``, ``${times:...}``, ``${either:...}``, ``${gpus:...}`` and ``${steps:...}`` known in this process.
 
     A launcher's process imports the job's module, which calls this.
     """
     OmegaConf.register_new_resolver("slug", slug, replace=True)
     OmegaConf.register_new_resolver("times", times, replace=True)
+    OmegaConf.register_new_resolver("either", either, replace=True)
     OmegaConf.register_new_resolver("gpus", gpus, replace=True)
     OmegaConf.register_new_resolver("steps", steps, replace=True)

@@ -66,6 +66,7 @@ class Generator(nn.Module, ABC):
         draws_noise: restoring takes random numbers: the call needs ``noise``.
         wants_negative, wants_image_embeds: which parts of the context it needs.
         image_embeds_shape: (N, E) of those features.
+        max_steps: as many can be asked for; sweeps over steps leave out more, from what ``result.json`` and exports say of it.
         steps, guidance: as it samples now; guidance 1 is none.
         on_step: called with (steps done, steps) while it samples.
         parts: names of the parts that parameters and MACs are counted by, and the modules each is made of; the rest is ``other``.
@@ -78,6 +79,7 @@ class Generator(nn.Module, ABC):
     wants_negative: bool = False
     wants_image_embeds: bool = False
     image_embeds_shape: tuple[int, int] = (0, 0)
+    max_steps: int = 1
     steps: int = 1
     guidance: float = 1.0
     on_step: Callable[[int, int], None] | None = None

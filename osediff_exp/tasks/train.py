@@ -183,7 +183,12 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
         | {"params_trainable": sum(parameters.values()), "global_batch_size": data.global_batch_size // module.critic_updates}
         | {"samples_seen": module.steps_taken * data.global_batch_size}
         | {"params_total": measure_parameters(module.backbone, module.generator).total}
-        | {"sampling_steps": module.val_sampling_steps, "own_sampling_steps": module.generator.steps, "guidance": module.generator.guidance}
+        | {
+            "sampling_steps": module.val_sampling_steps,
+            "own_sampling_steps": module.generator.steps,
+            "max_sampling_steps": module.generator.max_steps,
+            "guidance": module.generator.guidance,
+        }
         | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
         | {"device": _device(module.trainer), "os": platform.platform()}
         | module.prompt_figures()

@@ -18,14 +18,10 @@ from osediff_exp.cli.refused import refusal, refusals
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 
-ONE_STEP = {"_target_": "osediff_exp.models.generator.OneStepGenerator"}
-RESSHIFT = {"_target_": "osediff_exp.methods.resshift.generator.ResShiftGenerator", "T": 4}
-STABLESR = {"_target_": "osediff_exp.methods.stablesr.generator.StableSRGenerator"}
 
-
-def write_run(path: Path, generator: dict[str, object]) -> Path:
+def write_run(path: Path, most: int) -> Path:
     path.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save({"generator": generator}, path / "config.yaml")
+    (path / "result.json").write_text(json.dumps({"max_sampling_steps": most}))
     return path
 
 
@@ -34,7 +30,7 @@ def why(checkpoint: Path, steps: int | None, *, skip: bool = True) -> str | None
 
 
 def test_the_limit_is_the_methods(tmp_path: Path) -> None:
-    one, shift, stable = (write_run(tmp_path / str(k), generator) for k, generator in enumerate((ONE_STEP, RESSHIFT, STABLESR)))
+    one, shift, stable = (write_run(tmp_path / str(k), most) for k, most in enumerate((1, 4, 1000)))
     assert why(one, 2) == f"restorer.steps=2: {one} takes one"
     assert why(shift, 5) == f"restorer.steps=5: {shift} takes 1 to 4"
     assert why(shift / "checkpoints" / "last.ckpt", 5) is not None
@@ -43,12 +39,12 @@ def test_the_limit_is_the_methods(tmp_path: Path) -> None:
 
 
 def test_an_export_tells_too(tmp_path: Path) -> None:
-    (tmp_path / "osediff.json").write_text(json.dumps({"config": {"generator": ONE_STEP}}))
+    (tmp_path / "osediff.json").write_text(json.dumps({"max_sampling_steps": 1}))
     assert why(tmp_path, 2) is not None
 
 
 def test_the_plan_knows_them_and_refuses_a_sweep_of_nothing_else(workplace: Path) -> None:
-    one, shift = write_run(workplace / "one", ONE_STEP), write_run(workplace / "shift", RESSHIFT)
+    one, shift = write_run(workplace / "one", 1), write_run(workplace / "shift", 4)
     plan = make_plan(conf_dir(), parse_arguments(["+experiment=methods_steps", "checkpoint=one,shift", "restorer.steps=1,4,5"]))
     assert refusals(plan.arms) == [
         *("restorer.steps=4: one takes one", "restorer.steps=5: one takes one"),
@@ -63,7 +59,7 @@ def test_the_plan_knows_them_and_refuses_a_sweep_of_nothing_else(workplace: Path
 def test_the_sweep_ends_well_and_its_report_names_them(
     backbone: Backbone, backbone_folder: Path, workplace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_run(save_checkpoint(backbone, backbone_folder, workplace / "one"), ONE_STEP)
+    write_run(save_checkpoint(backbone, backbone_folder, workplace / "one"), 1)
     write_photos(workplace / "photos", 1)
     pairs = ("data=pairs", "data.lr_root=photos", "data.hr_root=photos", "metrics=psnr_ssim", "restorers=[]")
     command = ["+experiment=methods_steps", "checkpoint=one", "restorer.steps=1,2", *pairs, "hydra.sweep.dir=out"]

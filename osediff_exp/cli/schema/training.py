@@ -90,6 +90,7 @@ RULES: dict[str, Rule] = {
     "backbone.recipe.lora_rank": whole(0, 4096),
     "backbone.recipe.lora_policy": ALPHA,
     "backbone.recipe.guidance": number(0.0, 1e4),
+    "backbone.recipe.sampling_guidance": number(0.0, 1e4, null=True),
     "backbone.recipe.distill_t_min": TIMESTEP,
     "backbone.recipe.distill_t_max": TIMESTEP,
     "backbone.recipe.*learning_rate": RATE,
