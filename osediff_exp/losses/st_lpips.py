@@ -12,9 +12,11 @@ class STLPIPSLoss(LossTerm):
     It is another distance than LPIPS, with its own scale: figures of the two do not compare.
     """
 
-    def __init__(self, *, weight: float, net: str = "alex") -> None:
+    def __init__(self, *, weight: float, net: str = "alex", gradient_checkpointing: bool = False) -> None:
+        """Take the ``net`` (``alex`` or ``vgg``) and whether its activations are computed again in the backward pass, to save memory."""
         super().__init__(weight=weight)
         self.distance = st_lpips_distance(net)
+        self.distance.recompute = gradient_checkpointing
 
     def forward(self, inputs: LossInputs) -> TermOutput:
         """Return the mean over the batch of ST-LPIPS(output, target); gradient reaches ``inputs.output`` only."""

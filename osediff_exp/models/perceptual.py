@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from osediff_exp.errors import UserError, nearest
 
@@ -33,7 +34,12 @@ class PerceptualDistance(nn.Module):
     """d(x, y) = sum over layers l of mean over pixels of w_l . (f_l(x) - f_l(y))^2, f_l the unit-length features (LPIPS paper, eq. 1).
 
     Frozen and always in evaluation mode: weights get no gradient, inputs do.
+
+    Attributes:
+        recompute: keep no activations for the backward pass, compute them again there: the same figures to the bit, in less memory.
     """
+
+    recompute: bool = False
 
     shift: Tensor
     scale: Tensor
@@ -59,6 +65,12 @@ class PerceptualDistance(nn.Module):
                 f"perceptual distances need images of at least {MINIMUM_SIZE} x {MINIMUM_SIZE} px, got {tuple(output.shape[-2:])}: "
                 "use larger crops or leave the lpips and st_lpips terms out"
             )
+        if self.recompute and torch.is_grad_enabled():
+            found: Tensor = checkpoint(self._distance, output, target, use_reentrant=False)
+            return found
+        return self._distance(output, target)
+
+    def _distance(self, output: Tensor, target: Tensor) -> Tensor:
         pairs = zip(self._features(output), self._features(target), self.heads, strict=True)
         # A product and a sum, not a 1 x 1 convolution, which autocast would run in half precision.
         return torch.stack([((x - y).square() * head).sum(dim=1).mean(dim=(1, 2)) for x, y, head in pairs]).sum(dim=0)

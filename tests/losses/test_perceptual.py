@@ -197,3 +197,23 @@ def test_without_the_package_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(UserError, match="pip install lpips"):
         LPIPSLoss(weight=1.0, net="alex")
+
+
+def test_recomputed_activations_give_the_same_loss_and_gradient_from_less_memory() -> None:
+    output, target = wave_pair(64, 64)
+    kept: list[int] = []
+    results = []
+    for recompute in (False, True):
+        term = STLPIPSLoss(weight=1.0, gradient_checkpointing=recompute)
+        picture = output.clone().requires_grad_()
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, saved=saved: saved.append(tensor.numel()) or tensor, lambda tensor: tensor
+        ):
+            loss = term(loss_inputs(picture, target)).loss
+        kept.append(sum(saved))
+        loss.backward()
+        results.append((loss.detach(), picture.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert kept[1] < kept[0] / 20

@@ -146,7 +146,7 @@ def test_the_steps_memory_is_measured_in_processes_of_their_own(untrained: Path,
 
 @pytest.mark.slow
 def test_scale_measures_the_cases_that_are_named(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("osediff_exp.tasks.benchmark.scale"), "RECOMPUTED", {"unet": (["unet"], True)})
+    monkeypatch.setattr(importlib.import_module("osediff_exp.tasks.benchmark.scale"), "RECOMPUTED", {"unet": (["unet"], ["vsd"])})
     cases = {"batch_sizes": "[2]", "size": "32", "sizes": "[32]", "recomputed": "[[1,64]]", "ranks": "[]", "arms": "false"}
     settings = [f"benchmark.scale.{key}={value}" for key, value in cases.items()]
     figures = benchmark.run(configuration(f"backbone.loader.sources=[{untrained}]", "benchmark.parts=[scale]", *settings), tmp_path)

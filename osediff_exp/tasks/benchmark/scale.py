@@ -20,15 +20,16 @@ from osediff_exp.tasks.train import Figures
 
 log = logging.getLogger(__name__)
 
-RECOMPUTED: dict[str, tuple[list[str], bool]] = {
-    "nothing": ([], False),
-    "encoder": (["encoder"], False),
-    "unet": (["unet"], False),
-    "decoder": (["decoder"], False),
-    "score": ([], True),
-    "everything": (["encoder", "unet", "decoder"], True),
+RECOMPUTED: dict[str, tuple[list[str], list[str]]] = {
+    "nothing": ([], []),
+    "encoder": (["encoder"], []),
+    "unet": (["unet"], []),
+    "decoder": (["decoder"], []),
+    "score": ([], ["vsd"]),
+    "st_lpips": ([], ["st_lpips"]),
+    "everything": (["encoder", "unet", "decoder"], ["vsd", "st_lpips"]),
 }
-"""Parts of the generator, and whether VSD's score network too."""
+"""Parts of the generator, and terms of the loss: VSD for its score network."""
 
 RANKS_BATCH = 4
 _STEPS = (2, 6)
@@ -61,9 +62,9 @@ def _recomputed(config: DictConfig, run_dir: Path, batch: int, size: int) -> Fig
     """Return a step's cost with each of :data:`RECOMPUTED`, the plain step's, and the memory of the first and last case against it."""
     name = f"scale_b{batch}_{size}px"
     figures = _named(f"{name}_plain", plain := step_cost(config, run_dir, "plain", random=(batch, size)))
-    for what, (parts, score) in RECOMPUTED.items():
+    for what, (parts, terms) in RECOMPUTED.items():
         keys: dict[str, Any] = {"generator": {"gradient_checkpointing": parts}}
-        keys["loss"] = {"terms": {"vsd": {"gradient_checkpointing": score}}}
+        keys["loss"] = {"terms": {name: {"gradient_checkpointing": True} for name in terms if name in config.loss.terms}}
         case = OmegaConf.merge(config, keys)
         assert isinstance(case, DictConfig)
         cost = step_cost(case, run_dir, "ours", random=(batch, size))
