@@ -34,6 +34,11 @@ def either(first: Any, otherwise: Any) -> Any:
     return otherwise if first is None else first
 
 
+def if_given(value: Any, then: Any, otherwise: Any) -> Any:
+    """Return ``then`` where ``value`` is not None, else ``otherwise``."""
+    return otherwise if value is None else then
+
+
 def gpus(accelerator: str, devices: int) -> int | None:
     """Return how many GPUs a node gives to a run on ``devices`` of this kind; None where it needs none."""
     return devices if accelerator in ("gpu", "cuda") else None
@@ -52,12 +57,13 @@ def steps_within(budget: int, trainer: Any) -> int:
 
 
 def register_resolvers() -> None:
-    """Make ``${slug:...}``, ``${times:...}``, ``${either:...}``, ``${gpus:...}`` and ``${steps:...}`` known in this process.
+    """Make ``${slug:...}``, ``${times:...}`` and the other functions above known in this process.
 
     A launcher's process imports the job's module, which calls this.
     """
     OmegaConf.register_new_resolver("slug", slug, replace=True)
     OmegaConf.register_new_resolver("times", times, replace=True)
     OmegaConf.register_new_resolver("either", either, replace=True)
+    OmegaConf.register_new_resolver("if_given", if_given, replace=True)
     OmegaConf.register_new_resolver("gpus", gpus, replace=True)
     OmegaConf.register_new_resolver("steps", steps, replace=True)

@@ -93,6 +93,7 @@ RULES: dict[str, Rule] = {
     "backbone.recipe.sampling_guidance": number(0.0, 1e4, null=True),
     "backbone.recipe.distill_t_min": TIMESTEP,
     "backbone.recipe.distill_t_max": TIMESTEP,
+    "backbone.recipe.continued_learning_rate": number(0.0, 1e3, null=True),
     "backbone.recipe.*learning_rate": RATE,
     "backbone.recipe.lambda*_scale": WEIGHT,
     "backbone.recipe.perceptual.class": text(empty=False),
