@@ -69,7 +69,9 @@ class SubPixelDecoder(ModelMixin, ConfigMixin):
         return torch.cat([x, F.silu(self.norm_out(x)), inner], dim=1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.pixels(self.conv_out(self.features(latent)))
+        # In the weights' own type, also under autocast: the fitted layer sums large terms of both signs, which bfloat16 rounds to levels.
+        with torch.autocast(latent.device.type, enabled=False):
+            return self.pixels(self.conv_out(self.features(latent)))
 
 
 @torch.no_grad()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.runtime import has_bf16_instructions
 
@@ -32,6 +35,16 @@ def with_precision(config: DictConfig, backbone: Backbone) -> DictConfig:
     resolved = OmegaConf.merge(config, {"trainer": {"precision": chosen}})
     assert isinstance(resolved, DictConfig)
     return resolved
+
+
+def autocast(config: DictConfig) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what forward passes run in on a CPU, by ``trainer.precision``; UserError for one that a CPU does not have."""
+    precision = config.trainer.precision
+    if precision == MIXED:
+        return lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    if precision != SINGLE:
+        raise UserError(f"trainer.precision={precision} is not for a CPU: use {SINGLE}, {MIXED} or {AUTO}")
+    return nullcontext
 
 
 def _chosen(config: DictConfig, backbone: Backbone) -> str:

@@ -75,6 +75,14 @@ def test_a_sub_pixel_decoder_is_loaded_as_it_was_saved(backbone: Backbone, tmp_p
     assert not any(weight.requires_grad for weight in decoder.network.parameters())
 
 
+def test_autocast_does_not_round_it(backbone: Backbone) -> None:
+    network, z = sub_pixel(backbone), random(1, 4, 8, 8)
+    with torch.no_grad():
+        expected = network(z)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(network(z), expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

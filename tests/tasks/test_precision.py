@@ -6,9 +6,10 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.tasks import precision
-from osediff_exp.tasks.precision import decoder_seconds, with_precision
+from osediff_exp.tasks.precision import autocast, decoder_seconds, with_precision
 
 
 def configuration(**trainer: object) -> DictConfig:
@@ -53,3 +54,11 @@ def test_the_measurement_leaves_no_gradient_behind(backbone: Backbone) -> None:
     single, mixed = decoder_seconds(backbone, batch=1, side=16)
     assert min(single, mixed) > 0
     assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+def test_forward_passes_run_in_what_the_configuration_says(backbone: Backbone) -> None:
+    for name, mixed in (("32-true", False), ("bf16-mixed", True)):
+        with autocast(OmegaConf.create({"trainer": {"precision": name}}))():
+            assert torch.is_autocast_enabled("cpu") == mixed
+    with pytest.raises(UserError, match=r"trainer\.precision=16-mixed is not for a CPU: use 32-true, bf16-mixed or auto"):
+        autocast(OmegaConf.create({"trainer": {"precision": "16-mixed"}}))

@@ -38,11 +38,11 @@ from osediff_exp.models.taggers.benchmark import benchmark_tagger
 from osediff_exp.models.taggers.cached import CachedTagger
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
-from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.runtime import has_bf16_instructions, machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.benchmark.limits import ratio_table
 from osediff_exp.tasks.benchmark.loading import loading
 from osediff_exp.tasks.benchmark.real_size import real_size
-from osediff_exp.tasks.benchmark.restoring import batch_gain, compare_restoring, embedded_restorer, shares
+from osediff_exp.tasks.benchmark.restoring import batch_gain, compare_restoring, embedded_restorer, levels_apart, shares
 from osediff_exp.tasks.benchmark.scale import scale
 from osediff_exp.tasks.benchmark.scoring import compare_scoring
 from osediff_exp.tasks.benchmark.side_by_side import Pair
@@ -135,6 +135,12 @@ def _restoring(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
     with one_core():
         figures = _sides("restore", compare_restoring(restorer, restorer, photo, rounds=rounds))
         figures |= _sides("restore_light", compare_restoring(restorer, light, photo, rounds=rounds))
+        if has_bf16_instructions():
+            for name, decoder, exact in (("restore_bf16", None, restorer), ("restore_bf16_light", "light", light)):
+                half = embedded_restorer(decoder=decoder, dtype="bfloat16")
+                assert half is not None
+                figures |= _sides(name, compare_restoring(restorer, half, photo, rounds=rounds))
+                figures[f"{name}_levels_apart"] = levels_apart(exact, half, photo)
         return figures | {"restore_batch_gain": batch_gain(restorer, photo)} | shares(restorer, photo)
 
 

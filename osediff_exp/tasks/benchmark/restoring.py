@@ -15,15 +15,15 @@ from osediff_exp.models.empty_backbone import empty_backbone
 from osediff_exp.models.generator import OneStepGenerator
 from osediff_exp.models.lora_layers import plain_lora
 from osediff_exp.models.tiling import Tiling
-from osediff_exp.restoration.restorer import Restorer
+from osediff_exp.restoration.restorer import AutocastType, Restorer
 from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_side
 
 SCALE = 4
 
 
-def embedded_restorer(*, decoder: str | None = None) -> Restorer | None:
+def embedded_restorer(*, decoder: str | None = None, dtype: AutocastType | None = None) -> Restorer | None:
     """Return the package's own restorer, or None where this version carries none."""
-    return Restorer.from_checkpoint("embedded", decoder=decoder) if "embedded" in embedded_names() else None
+    return Restorer.from_checkpoint("embedded", decoder=decoder, dtype=dtype) if "embedded" in embedded_names() else None
 
 
 def compare_restoring(restorer: Restorer, ours: Restorer, photo: Image, *, rounds: int) -> Pair:
@@ -42,6 +42,13 @@ def compare_restoring(restorer: Restorer, ours: Restorer, photo: Image, *, round
             restorer.tiling = tiling
 
     return side_by_side(plain, lambda: ours(small, scale=SCALE, names=["photo"]), rounds=rounds)
+
+
+def levels_apart(restorer: Restorer, other: Restorer, photo: Image) -> float:
+    """Return the mean difference of the two restorers' pictures, in levels of 1 / 255."""
+    small = small_picture(photo)
+    first, second = (one(small, scale=SCALE, names=["photo"]) for one in (restorer, other))
+    return float((first.float() - second.float()).abs().mean()) * 255
 
 
 def small_picture(photo: Image) -> Tensor:

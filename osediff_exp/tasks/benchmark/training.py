@@ -20,10 +20,11 @@ from osediff_exp.runtime import peak_memory_gib, prepare_process, quiet_librarie
 from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_side
 from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep, StepInputs, random_inputs
 from osediff_exp.tasks.methods import build_method
+from osediff_exp.tasks.precision import autocast, with_precision
 from osediff_exp.tasks.train import build_data
 
 Way = Literal["plain", "ours"]
-_WAYS: dict[Way, type[OurStep] | type[PlainStep]] = {"plain": PlainStep, "ours": OurStep}
+_WAYS: tuple[Way, ...] = ("plain", "ours")
 MEMORY_STEPS = 2
 MEMORY_RUNS = 3  # the same step's peak differs by some percent from process to process
 
@@ -37,10 +38,11 @@ def comparable(config: DictConfig) -> str | None:
 
 
 def compare_steps(config: DictConfig, run_dir: Path) -> Pair:
-    """Return the seconds of a step, both ways, on one batch of the configured training stream."""
+    """Return the seconds of a step, both ways, on one batch of the configured training stream; ours in ``trainer.precision``."""
     backbone, method = _parts(config, run_dir)
     inputs = step_inputs(config, run_dir)
-    steps = {name: way(method, backbone, clip_norm=config.trainer.clip_norm) for name, way in _WAYS.items()}
+    config = with_precision(config, backbone)
+    steps = {way: _step(way, config, method, backbone) for way in _WAYS}
     return side_by_side(lambda: steps["plain"](inputs, 0), lambda: steps["ours"](inputs, 0), rounds=config.benchmark.num_rounds)
 
 
@@ -65,6 +67,12 @@ def _parts(config: DictConfig, run_dir: Path) -> tuple[Backbone, OSEDiff]:
     method = build_method(config, backbone, run_dir)
     assert isinstance(method, OSEDiff)
     return backbone, method
+
+
+def _step(way: Way, config: DictConfig, method: OSEDiff, backbone: Backbone) -> OurStep | PlainStep:
+    if way == "plain":  # in float32, as released
+        return PlainStep(method, backbone, clip_norm=config.trainer.clip_norm)
+    return OurStep(method, backbone, clip_norm=config.trainer.clip_norm, precision=autocast(config))
 
 
 class StepCost(NamedTuple):
@@ -112,7 +120,7 @@ def _measure_step(plain: dict[str, Any], run_dir: str, way: Way, random: tuple[i
     before = _memory_gib()
     backbone, method = _parts(config, Path(run_dir))
     inputs = random_inputs(*random, seed=config.seed) if random else step_inputs(config, Path(run_dir))
-    step = _WAYS[way](method, backbone, clip_norm=config.trainer.clip_norm)
+    step = _step(way, with_precision(config, backbone), method, backbone)
     if way == "plain":
         del method
     seconds = [seconds_of(partial(step, inputs, k)) for k in range(MEMORY_STEPS)]
