@@ -17,6 +17,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+UNBOUNDED_STEPS = 10**9
+"""``max_steps`` of a training that another limit ends (``trainer.budget_minutes``): no total that a bar could show."""
+
 
 class SpeedColumn(ProgressColumn):
     """How many are done a second, of late; empty before the first."""

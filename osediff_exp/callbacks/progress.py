@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
 
-from osediff_exp.bars import Pace, bar
+from osediff_exp.bars import UNBOUNDED_STEPS, Pace, bar
 
 _SHOWN = {
     "train/loss": "loss",
@@ -56,8 +56,9 @@ class LiveProgress(pl.Callback):
         elif time.monotonic() - self._last_line >= self.seconds_between_lines:
             self._last_line = time.monotonic()
             name = f"{self.label}: " if self.label else ""
-            pace = self._pace(_step(trainer), _total(trainer))
-            print(f"{name}step {_step(trainer)}/{_total(trainer)}  {pace}  {_figures(trainer)}", flush=True)
+            step, total = _step(trainer), _total(trainer)
+            pace, of = self._pace(step, total), f"/{total}" if total else ""
+            print(f"{name}step {step}{of}  {pace}  {_figures(trainer)}", flush=True)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validated, self._to_validate = 0, _num_to_validate(trainer)
@@ -107,7 +108,7 @@ def _step(trainer: pl.Trainer) -> int:
 
 def _total(trainer: pl.Trainer) -> int | None:
     total = int(getattr(trainer.lightning_module, "max_steps", trainer.max_steps))
-    return total if total > 0 else None
+    return total if 0 < total < UNBOUNDED_STEPS else None
 
 
 def _num_to_validate(trainer: pl.Trainer) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from contextlib import contextmanager
@@ -58,12 +57,7 @@ def _launch(conf: Path, arguments: Arguments) -> int:
     from osediff_exp.cli.ranks import process_rank
     from osediff_exp.cli.refused import refusals
 
-    try:
-        plan = make_plan(conf, arguments)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        raise UserError("a name on the command line is longer than a file's may be: shorten it") from error
+    plan = make_plan(conf, arguments)
     if arguments.flags or process_rank() > 0:
         _call_hydra(conf, [*arguments.flags, *plan.overrides])
         return 0

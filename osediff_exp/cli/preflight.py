@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 from dataclasses import dataclass
@@ -50,6 +51,15 @@ class Plan:
 
 def make_plan(conf: Path, arguments: Arguments) -> Plan:
     """Check every arm and settle the folder; raise UserError for the first mistake. Creates nothing."""
+    try:
+        return _made_plan(conf, arguments)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UserError("a name on the command line is longer than a file's may be: shorten it") from error
+
+
+def _made_plan(conf: Path, arguments: Arguments) -> Plan:
     with open_composer(conf, arguments.overrides) as composer:
         parsed = composer.parse(arguments.overrides)
         fixed = [text for text, override in zip(arguments.overrides, parsed, strict=True) if not override.is_sweep_override()]

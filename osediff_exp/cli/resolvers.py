@@ -47,7 +47,13 @@ def gpus(accelerator: str, devices: int) -> int | None:
 def steps(otherwise: int, *, _parent_: Any) -> int:
     """Return the optimizer steps that the ``trainer`` node around the reference allows: its budget's, ``otherwise`` without a budget."""
     budget = _parent_.get("budget_samples")
-    return otherwise if budget is None else steps_within(budget, _parent_)
+    if budget is not None:
+        return steps_within(budget, _parent_)
+    if _parent_.get("budget_minutes") is None:
+        return otherwise
+    from osediff_exp.bars import UNBOUNDED_STEPS
+
+    return UNBOUNDED_STEPS
 
 
 def steps_within(budget: int, trainer: Any) -> int:

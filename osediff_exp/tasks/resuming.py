@@ -22,11 +22,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint to go on from, None at the first step, with the optimizer steps behind it and the seconds that they took."""
+    """The checkpoint to go on from, None at the first step, with the optimizer steps behind it, the seconds that they took with all
+    around them, and those in the steps alone."""
 
     checkpoint: str | None = None
     steps: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
 
 
 def start_of(config: DictConfig, run_dir: Path) -> Start:
@@ -39,7 +41,7 @@ def start_of(config: DictConfig, run_dir: Path) -> Start:
     if path is None:
         return Start()
     content = _read(path)
-    return Start(str(path), int(content["steps_taken"]), float(content.get("train_seconds", 0.0)))
+    return Start(str(path), int(content["steps_taken"]), float(content.get("train_seconds", 0.0)), float(content.get("step_seconds", 0.0)))
 
 
 def checkpoint_to_resume(config: DictConfig, run_dir: Path, *, steps: str) -> Path | None:

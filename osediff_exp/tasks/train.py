@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from osediff_exp.callbacks.interruption import StopAfterStep
 from osediff_exp.callbacks.progress import LiveProgress
+from osediff_exp.callbacks.time_budget import TimeBudget
 from osediff_exp.callbacks.training_time import TrainingTime
 from osediff_exp.callbacks.wandb_run import WandbRun, closed_as_failed
 from osediff_exp.checkpoints.own import run_record
@@ -52,9 +53,10 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     if config.init is not None and start.checkpoint is None:
         start_from(config.init, module.generator, backbone, OmegaConf.to_container(config.generator, resolve=True))  # type: ignore[arg-type]
     stop, clock = StopAfterStep(), TrainingTime(before=start.seconds)
-    trainer = build_trainer(config, run_dir, start, more=[stop, clock])
+    budget = TimeBudget(minutes=config.trainer.get("budget_minutes"), before=start.step_seconds)
+    trainer = build_trainer(config, run_dir, start, more=[stop, clock, budget])
     with closed_as_failed(trainer.loggers):
-        finished = start.steps >= config.trainer.max_steps
+        finished = start.steps >= config.trainer.max_steps or budget.spent
         if not finished:
             with stop.watching(trainer), ranks_watched():
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
@@ -66,6 +68,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
         steps = {"own_steps": module.generator.steps, "sampling_steps": module.val_sampling_steps}
         result = figures(module, data) | restoring_macs(config, backbone, **steps)
         result |= {"method": config.method.name, "init": config.init, "train_seconds": clock.seconds, "train_seconds_before": clock.before}
+        result["step_seconds"] = budget.seconds
         for logger in trainer.loggers:
             logger.finalize("success")
             if isinstance(logger, WandbRun):

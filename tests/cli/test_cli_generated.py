@@ -46,6 +46,10 @@ def check_plan(arguments: list[str], workplace: Path) -> str:
     return line
 
 
+def test_a_name_longer_than_a_files_is_one_line(workplace: Path) -> None:
+    assert check_plan([f"backbone={'x' * 5000}"], workplace) == "a name on the command line is longer than a file's may be: shorten it"
+
+
 def check_plans(cases: int, workplace: Path) -> list[str]:
     """Check as many generated commands; hypothesis shrinks one that breaks a promise to the shortest that does."""
     lines: list[str] = []

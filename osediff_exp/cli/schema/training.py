@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {
     "packages": several(text(empty=False)),
     # trainer
     "trainer.budget_samples": whole(1, null=True),
+    "trainer.budget_minutes": number(0.0, 1e6, open="(", null=True),
     "trainer.max_steps": whole(1),
     "trainer.batch_size": whole(1, 65536),
     "trainer.accumulate": whole(1, 65536),
