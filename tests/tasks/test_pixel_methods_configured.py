@@ -21,11 +21,15 @@ CONF = Path(__file__).parents[2] / "conf"
 register_resolvers()
 
 
-@pytest.mark.parametrize(("name", "steps", "guidance"), [("seesr", 50, 5.5), ("pasd", 20, 9.0)])
+@pytest.mark.parametrize(
+    ("name", "recipe", "steps", "guidance"),
+    [("seesr", "null", 50, 5.5), ("pasd", "1", 20, 1.0)],  # with the released guidance, and trained without: both restore with another
+)
 def test_two_steps_then_a_picture(
-    backbone: Backbone, backbone_folder: Path, tmp_path: Path, name: str, steps: int, guidance: float
+    backbone: Backbone, backbone_folder: Path, tmp_path: Path, name: str, recipe: str, steps: int, guidance: float
 ) -> None:
     overrides = [f"method={name}", f"backbone.loader.sources=[{backbone_folder}]", "metrics=psnr_ssim", "trainer.max_steps=2"]
+    overrides.append(f"backbone.recipe.sampling_guidance={recipe}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides)
     module = build_module(config, backbone, tmp_path)
