@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from osediff_exp.cli.keys import all_keys, did_you_mean, dotted, exists, plain, value_at
@@ -91,7 +92,7 @@ def _unknown(composer: Composer, key: str, reference: dict[str, Any], origin: st
 def _check_tree(composer: Composer, config: DictConfig, own: dict[str, Any], overrides: list[str]) -> None:
     """Check every key of ``own``, the plain content of ``config``."""
     origin, reference, defaults = _Origin(composer.parse(overrides)), composer.reference(overrides), composer.declared(overrides)
-    task, values = str(OmegaConf.select(config, "task.name", default="")), {}
+    task, values = _task_name(config), {}
     for key, value in _leaves(own):
         if not exists(defaults, key) and not _below_null(defaults, key):
             raise UserError(_unknown(composer, key, defaults, origin(key)))
@@ -102,6 +103,13 @@ def _check_tree(composer: Composer, config: DictConfig, own: dict[str, Any], ove
             raise UserError(f"{problem}{origin(key)}")
     if problem := relation_problem(values):
         raise UserError(problem)
+
+
+def _task_name(config: DictConfig) -> str:
+    try:
+        return str(OmegaConf.select(config, "task.name", default=""))
+    except OmegaConfBaseException as error:
+        raise UserError("task.name refers to what cannot be resolved here: choose the task with task=NAME") from error
 
 
 def _is_ours(tree: Any, key: str) -> bool:

@@ -50,6 +50,11 @@ def test_a_name_longer_than_a_files_is_one_line(workplace: Path) -> None:
     assert check_plan([f"backbone={'x' * 5000}"], workplace) == "a name on the command line is longer than a file's may be: shorten it"
 
 
+def test_a_task_s_name_that_cannot_be_resolved_is_one_line(workplace: Path) -> None:
+    expected = "task.name refers to what cannot be resolved here: choose the task with task=NAME"
+    assert check_plan(["task.name=${hydra:run.dir}"], workplace) == expected
+
+
 def check_plans(cases: int, workplace: Path) -> list[str]:
     """Check as many generated commands; hypothesis shrinks one that breaks a promise to the shortest that does."""
     lines: list[str] = []
