@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import osediff_exp  # noqa: F401
+from osediff_exp.cli.resolvers import register_resolvers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from osediff_exp.models.backbone import Backbone
+
+register_resolvers()  # for tests that compose by Hydra itself, whatever ran before them
 
 
 ROOT = Path(__file__).parents[1]
