@@ -54,7 +54,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
         start_from(config.init, module.generator, backbone, OmegaConf.to_container(config.generator, resolve=True))  # type: ignore[arg-type]
     stop, clock = StopAfterStep(), TrainingTime(before=start.seconds)
     budget = TimeBudget(minutes=config.trainer.get("budget_minutes"), before=start.step_seconds)
-    trainer = build_trainer(config, run_dir, start, more=[stop, clock, budget])
+    trainer = build_trainer(config, run_dir, start, more=[budget, stop, clock])  # a checkpoint that stop writes holds the step it ends with
     with closed_as_failed(trainer.loggers):
         finished = start.steps >= config.trainer.max_steps or budget.spent
         if not finished:

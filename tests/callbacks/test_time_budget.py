@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from tiny_parts import make_data, make_module, make_terms, make_trainer
+from tiny_parts import make_data, make_module, make_terms, make_trainer, write_photos
 
 from osediff_exp.bars import UNBOUNDED_STEPS
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
 from osediff_exp.callbacks.time_budget import TimeBudget
+from osediff_exp.cli.command import run_command
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.module import RestorationModule
@@ -52,3 +54,15 @@ def test_steps_are_unbounded_by_minutes_alone() -> None:
     ):
         config = OmegaConf.create(f"trainer: {{{keys}, batch_size: 8, max_steps: '${{steps:40}}'}}")
         assert config.trainer.max_steps == expected
+
+
+def test_the_command_ends_with_it_and_goes_on_to_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos", 2)
+    data = ("data=folder", "data.root=photos", "data.crop_size=32", "data.val_size=32", "data.num_workers=0", "metrics=psnr_ssim")
+    command = ["loss/terms=[mse]", "trainer.budget_minutes=1e-9", "trainer.batch_size=1", *data, "resume=auto", "hydra.run.dir=out"]
+    for _ in range(2):
+        assert run_command(command) == 0
+        result = json.loads((tmp_path / "out" / "result.json").read_text())
+        assert (result["steps"], result["max_sampling_steps"]) == (2, 1)
+        assert result["step_seconds"] > 0
