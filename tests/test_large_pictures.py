@@ -19,7 +19,7 @@ from osediff_exp.models.backbone import Backbone, load_backbone, save_backbone
 from osediff_exp.pretraining.initial import initial_backbone
 
 ROOT = Path(__file__).parents[1]
-BYTES = 30  # most of memory per pixel of the output: 12 of the sum of the tiles, 3 each of photo, enlargement and result, and latents
+BYTES = 24  # most of memory per pixel of the output: 12 of the sum of the tiles, 3 each of photo, enlargement and result, and latents
 
 
 def thin_backbone(folder: Path) -> Backbone:

@@ -19,9 +19,9 @@ from osediff_exp.restoration.jobs import Job
 from osediff_exp.restoration.picture_files import encode_picture, read_picture, written_whole
 from osediff_exp.restoration.pictures import Picture
 from osediff_exp.restoration.progress import FileProgress
-from osediff_exp.restoration.restorer import Restorer
+from osediff_exp.restoration.restorer import LARGE, Restorer
+from osediff_exp.runtime import return_freed_memory
 
-_LARGE = 32 << 20  # pixels of an output beside which no other photo is kept in memory: 33 bytes a pixel, 1 GiB
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class FolderRestoration:
         """Restore one photo after the other; meanwhile the one before is encoded and written, and the next is read.
 
         On a GPU that takes longer than restoring does. Outputs are put in place, and failures named, in the photos' order. Of large
-        photos one alone is in memory.
+        photos one alone is in memory, and what it leaves free goes back to the system before the next is read.
         """
         with ThreadPoolExecutor(max_workers=2) as threads:
             coming: Future[tuple[str, Picture]] | None = None
@@ -110,6 +110,8 @@ class FolderRestoration:
                 ahead = None if alone or large else following
                 coming = None if ahead is None else threads.submit(self._read, ahead)
                 result = self._attempt(job, read, restorer)
+                if alone:
+                    return_freed_memory()  # another thread writes, whose memory glibc takes from elsewhere
                 if writing is not None:
                     self._settle(writing.result(), outcome)
                 if outcome.stopped:
@@ -121,6 +123,8 @@ class FolderRestoration:
                 if writing is not None and ahead is None:
                     self._settle(writing.result(), outcome)
                     writing = None
+                if alone:
+                    return_freed_memory()
                 progress.advance()
                 if outcome.stopped:
                     return
@@ -129,7 +133,7 @@ class FolderRestoration:
         """Tell by its header whether a photo's output is a large one; what cannot be read is none."""
         try:
             with open_picture(job.source) as image:
-                return image.width * image.height * self.scale**2 > _LARGE
+                return image.width * image.height * self.scale**2 > LARGE
         except Exception:  # named when its turn comes
             return False
 

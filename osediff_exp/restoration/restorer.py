@@ -27,10 +27,12 @@ from osediff_exp.restoration.colour_fix import ColorFix, check_color_fix, fix_co
 from osediff_exp.restoration.enlarging import as_bytes, as_network_input, low_quality, pad_to_multiple, resize_to
 from osediff_exp.restoration.numerics import choose_device, deterministic_numerics
 from osediff_exp.restoration.pictures import Picture, from_pil, to_pil
+from osediff_exp.runtime import return_freed_memory
 
 AutocastType = Literal["bfloat16", "float16"]
 
 MAX_SCALE = 8
+LARGE = 32 << 20  # pixels of an output for which memory counts more than time
 _DEFAULT_TILING = Tiling()
 
 
@@ -223,6 +225,8 @@ class Restorer(ImageRestorer):
             whole = self.tiling is None  # else the picture stays here, and its tiles travel
             # A large picture's floats go before as many come out.
             lq = as_bytes(padded) if self.generator.takes_bytes and not whole else lq.mul_(2).sub_(1)
+            if height * width > LARGE:
+                return_freed_memory()  # of decoding and of the floats: the output would lie beside it
             restored = restore_pictures(
                 self.generator,
                 lq.to(self.device) if whole else lq,

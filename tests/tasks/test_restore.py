@@ -269,7 +269,7 @@ def test_of_large_photos_one_is_in_memory(
 
     run(checkpoint, photos)
     before = {name: (photos.parent / "out" / name).read_bytes() for name in written(photos.parent / "out")}
-    monkeypatch.setattr(folder, "_LARGE", largest)
+    monkeypatch.setattr(folder, "LARGE", largest)
     monkeypatch.setattr(folder, "read_picture", reading)
     run(checkpoint, photos, "overwrite=true")
     assert {name: (photos.parent / "out" / name).read_bytes() for name in before} == before
