@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from osediff_exp.cli.arguments import Arguments
 
-_MOST_ARMS = 32
+_MOST_ARMS = 128
 """Above this many arms each swept value is checked once, not in every combination: a check takes about a tenth of a second."""
 
 

@@ -13,6 +13,8 @@ from tiny_parts import wake_lora
 
 from osediff_exp.checkpoints.fitting import trained_tensors
 from osediff_exp.checkpoints.loading import load_checkpoint
+from osediff_exp.cli.check import check
+from osediff_exp.cli.compose import open_composer
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
@@ -61,6 +63,13 @@ def test_each_format_is_written_and_loads(run_folder: Path, backbone_folder: Pat
     text = original.backbone.encode_prompts(original.prompts(lq, ["x"]))
     with torch.no_grad():
         assert torch.allclose(loaded.generator(lq, text).image, original.generator(lq, text).image, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["released", "lora", "merged", "weights"])
+def test_the_command_lets_each_format_through(form: str) -> None:
+    given = ["task=export", "checkpoint=embedded", f"format={form}", "output=out"]
+    with open_composer(CONF, given) as composer:
+        assert check(composer, given).format == form
 
 
 def test_the_runs_whole_configuration_travels_in_its_checkpoint(run_folder: Path) -> None:

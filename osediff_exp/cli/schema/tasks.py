@@ -21,7 +21,7 @@ RULES: dict[str, Rule] = {
     "output": path(null=True),
     "upscale": whole(1, 8),
     "restore:format": word("png", "same"),
-    "export:format": word("released", "lora", "merged"),
+    "export:format": word("released", "lora", "merged", "weights"),
     "overwrite": flag(),
     "average": flag(),
     "dtype": DTYPE,
