@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -43,6 +45,21 @@ def frozen_call(module: nn.Module, *args: Any) -> Any:
     """
     detached = {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
     return torch.func.functional_call(module, detached, args)
+
+
+@contextmanager
+def all_activations_kept(unet: nn.Module, *, where: bool) -> Iterator[None]:
+    """Switch a U-Net's gradient checkpointing off for a :func:`frozen_call`: what is computed again in the backward pass would find the
+    parameters attached again, and save other tensors than the forward pass did.
+    """
+    if not where:
+        yield
+        return
+    unet.disable_gradient_checkpointing()  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        unet.enable_gradient_checkpointing()  # type: ignore[operator]
 
 
 def full_precision(like: Tensor) -> torch.autocast:

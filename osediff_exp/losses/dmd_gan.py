@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from osediff_exp.diffusion import add_noise
 from osediff_exp.errors import UserError
-from osediff_exp.losses.adversarial import critic_objective, frozen_call, full_precision, generator_objective
+from osediff_exp.losses.adversarial import all_activations_kept, critic_objective, frozen_call, full_precision, generator_objective
 from osediff_exp.losses.base import LossInputs, TermOutput
 from osediff_exp.losses.distillation import check_range, check_steps, encode_mode, noised
 from osediff_exp.losses.score_network import ScoreDistillationLoss, ScoreSettings
@@ -100,6 +100,7 @@ class DMDGANLoss(ScoreDistillationLoss):
         assert self.score is not None, "attach() has not run"
         z_in = z_t.to(next(self.prior.parameters()).dtype)
         call = frozen_call if frozen_features else None
-        features = mid_block_features(self.score, z_in, t, prompt_embeds, call=call).float()
+        with all_activations_kept(self.score, where=frozen_features and self.gradient_checkpointing):
+            features = mid_block_features(self.score, z_in, t, prompt_embeds, call=call).float()
         with full_precision(features):
             return frozen_call(self.head, features) if frozen_head else self.head(features)

@@ -10,6 +10,7 @@ from torch import Tensor
 from osediff_exp.errors import UserError
 from osediff_exp.methods.batch import TrainingBatch
 from osediff_exp.methods.pixel_controlled import PixelControlled
+from osediff_exp.methods.sampler import Sampler
 from osediff_exp.methods.text_dropping import drop_text
 from osediff_exp.models.latents import posterior_of
 
@@ -25,7 +26,7 @@ class Noised(NamedTuple):
     @classmethod
     def of(cls, batch: TrainingBatch, generator: PixelControlled, *, text_dropout: float) -> Self:
         """Draw the step's noise and timesteps, and take the words away from a share ``text_dropout`` of the samples."""
-        z0 = _latents(batch, generator)
+        z0 = drawn_latents(batch, generator)
         empty = batch.embed([""] * len(batch))
         return cls(
             z0=z0,
@@ -36,7 +37,8 @@ class Noised(NamedTuple):
 
 
 @torch.no_grad()
-def _latents(batch: TrainingBatch, generator: PixelControlled) -> Tensor:
+def drawn_latents(batch: TrainingBatch, generator: Sampler) -> Tensor:
+    """Return scaled latents (B, C, h, w) of the ground truth, drawn from E's posterior."""
     posterior = posterior_of(generator.vae, batch.hq.to(next(generator.vae.parameters()).dtype))
     n = batch.noise("chain/posterior", tuple(posterior.mean.shape[1:]))
     return (posterior.mean.float() + posterior.std.float() * n) * generator.vae.config.scaling_factor

@@ -7,6 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from osediff_exp.errors import UserError
 from osediff_exp.methods.chain.denoising import Denoise, guided
 from osediff_exp.methods.chain.sampler import Sampler as ChainSampler
 from osediff_exp.methods.chain.starts import Start, check_start, start_latent
@@ -40,6 +41,8 @@ class PixelControlled(Sampler):
 
     def __init__(self, *, backbone: Backbone, chain: ChainSampler, steps: int, guidance: float, start: Start) -> None:
         check_start(start)
+        if start == "cond":
+            raise UserError("generator.start=cond needs a method that makes a condition latent of its own: use lr or noise")
         super().__init__(backbone=backbone, steps=steps, max_steps=backbone.schedule.num_steps - 1, guidance=guidance, guided=True)
         self.schedule, self.chain, self.start = backbone.schedule, chain, start
         self.vae_factor = backbone.vae_factor

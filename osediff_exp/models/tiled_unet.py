@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -19,7 +19,15 @@ Predict = Callable[..., Tensor]
 
 
 @torch.no_grad()
-def tiled_denoise(predict: Predict, prompt_embeds: Tensor, *maps: Tensor, network: nn.Module, tiling: Tiling, multiple: int) -> Tensor:
+def tiled_denoise(
+    predict: Predict,
+    prompt_embeds: Tensor,
+    *maps: Tensor,
+    network: nn.Module,
+    tiling: Tiling,
+    multiple: int,
+    noise: Sequence[float] = (),
+) -> Tensor:
     """Return the prediction (B, C, h, w), float32 on the latents' device, for ``maps[0]``, tile by tile; a sampler calls it once a step.
 
     Args:
@@ -29,6 +37,7 @@ def tiled_denoise(predict: Predict, prompt_embeds: Tensor, *maps: Tensor, networ
         maps: latents (B, C, h, w), then whatever else the network sees at their places (an encoded condition, a mask).
         network: everything that ``predict`` calls.
         multiple: of tile sides, for the network's down-sampling.
+        noise: standard deviation of the white noise in each of ``maps``, a sampler's z_t before all; those left out have none.
     """
     rows, columns = (
         spans(side, tile=tiling.unet_side, overlap=tiling.unet_overlap, multiple=multiple, window=gaussian_window)
@@ -47,7 +56,8 @@ def tiled_denoise(predict: Predict, prompt_embeds: Tensor, *maps: Tensor, networ
         if not tiling.unet_shared:
             blend_tiles(call, *own, canvas=part, rows=rows, columns=columns)
             continue
-        small = [miniature(source, tile=tiling.unet_side, multiple=multiple) for source in own]
+        stds = [*noise, *[0.0] * (len(own) - len(noise))]
+        small = [miniature(source, tile=tiling.unet_side, multiple=multiple, noise=std) for source, std in zip(own, stds, strict=True)]
         with _sharing(network, partial(call, *small), ratio=ratio):
             blend_tiles(call, *own, canvas=part, rows=rows, columns=columns)
     return canvas

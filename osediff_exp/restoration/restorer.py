@@ -40,7 +40,8 @@ class Restorer(ImageRestorer):
     """Enlarges and restores photos of any size.
 
     The low-quality picture is rounded to 8 bit and enlarged with Pillow's bicubic, as in training, mirrored up to sides the networks can
-    take, restored without noise (so the same picture gives the same bits), cut, and given the enlargement's colours.
+    take, restored, cut, and given the enlargement's colours. One step has no noise, and a sampler's is a function of seed and name, so the
+    same call gives the same bits.
 
     Args:
         backbone: encodes prompts; its sides' multiple is kept to. It and the generator are moved to ``device``.
@@ -158,7 +159,8 @@ class Restorer(ImageRestorer):
         Args:
             image: a Pillow image, or RGB pictures (B, 3, H, W) in [0, 1] (they are rounded to 8 bit first).
             scale: by which both sides grow; 1 restores without enlarging.
-            name: for prompt extractors that look prompts up by the picture's name.
+            name: the picture's: a sampler draws its noise by it (all pictures of a tensor have the same), and prompt extractors may look
+                prompts up by it.
 
         Returns:
             For a Pillow image one of mode L, LA, RGB, RGBA or I;16: upright, grey where it was grey, with its transparency and colour

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_parts import make_inputs, make_term
+from tiny_parts import make_inputs, make_term, wake_lora
 from torch import Tensor, nn
 
 from osediff_exp.losses.adversarial import critic_objective, frozen_call, generator_objective
@@ -161,6 +161,20 @@ def judged(term: DMDGANLoss, inputs: LossInputs, z: Tensor, purpose: str) -> Ten
     term.score(abar.sqrt() * z + (1 - abar).sqrt() * eps, t, inputs.prompt_embeds)
     hook.remove()
     return term.head(seen[0]).double()
+
+
+@pytest.mark.parametrize("train_features", [True, False])
+def test_recomputing_dmd_gans_score_network_changes_no_gradient(backbone: Backbone, inputs: LossInputs, train_features: bool) -> None:
+    def gradients(recomputed: bool) -> list[Tensor]:
+        term = make_term(DMDGANLoss, backbone, gradient_checkpointing=recomputed, train_features=train_features)
+        wake_lora(term.score)
+        inputs.latent.grad = None
+        (term(inputs).loss + term.critic_loss(inputs).loss).backward()
+        assert inputs.latent.grad is not None
+        assert term.score.is_gradient_checkpointing == recomputed  # type: ignore[union-attr, operator]
+        return [inputs.latent.grad.clone(), *(parameter.grad for parameter in term.critic_parameters())]  # type: ignore[list-item]
+
+    assert all(map(torch.equal, gradients(True), gradients(False)))
 
 
 def test_dmd_gan_by_hand(backbone: Backbone, inputs: LossInputs) -> None:

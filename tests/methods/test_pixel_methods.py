@@ -127,6 +127,8 @@ def test_what_does_not_belong_is_the_users_mistake(backbone: Backbone, make: Mak
         make(backbone, training={"text_dropout": 1.5})
     with pytest.raises(UserError, match="start=middle is unknown"):
         make(backbone, start="middle")
+    with pytest.raises(UserError, match="start=cond needs a method that makes a condition latent"):
+        make(backbone, start="cond")
     with pytest.raises(UserError, match="steps=1000 is not possible"):
         make(backbone, steps=1000)
 

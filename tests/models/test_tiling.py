@@ -129,6 +129,15 @@ def test_a_miniature_has_the_pictures_shape_and_a_tiles_area(height: int, width:
     assert torch.allclose(small, (torch.arange(w) + 0.5).div(w).expand_as(small), atol=0.05)
 
 
+def test_a_noisy_miniature_keeps_its_noise_and_is_the_same_each_time() -> None:
+    noise = random(1, 4, 96, 128) * 0
+    noise.normal_(generator=torch.Generator().manual_seed(5)).mul_(0.7)
+    plain, noisy = miniature(noise, tile=32, multiple=4), miniature(noise, tile=32, multiple=4, noise=0.7)
+    assert plain.std() < 0.3
+    assert noisy.std() == pytest.approx(0.7, rel=0.05)
+    assert torch.equal(noisy, miniature(noise, tile=32, multiple=4, noise=0.7))
+
+
 def test_a_picture_of_a_tiles_area_is_its_own_miniature() -> None:
     picture = random(1, 3, 32, 128)
     assert miniature(picture, tile=64, multiple=4) is picture

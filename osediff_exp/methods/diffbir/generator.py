@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from osediff_exp.diffusion import add_noise
 from osediff_exp.errors import UserError
-from osediff_exp.methods.chain.binding import bound
-from osediff_exp.methods.chain.choosing import SamplerName, sampler_named
+from osediff_exp.methods.chain.binding import bound, noise_in
+from osediff_exp.methods.chain.choosing import SamplerName, most_steps, sampler_named
 from osediff_exp.methods.chain.denoising import Denoise, guided, with_adjusted_x0
 from osediff_exp.methods.chain.starts import Start, check_start, start_latent
 from osediff_exp.methods.diffbir.cleaning import CleaningNetwork
@@ -37,7 +37,7 @@ class DiffBIRGenerator(Sampler):
     Args:
         backbone: frozen; VAE and U-Net are viewed.
         stage: ``cleaning`` is the cleaning network alone, in one step; None the whole, of which the control net trains.
-        steps: 1..1000.
+        steps: 1..1000 (``unipc``: 999).
         guidance: between prompt and negative prompt (released: 4 in the paper's version, 6 in v2.1); 1 is none.
         start: ``noise`` as released; ``cond`` and ``lr`` are the latents of the cleaned and of the low-quality picture, noised to the
             last timestep.
@@ -85,7 +85,7 @@ class DiffBIRGenerator(Sampler):
         super().__init__(
             backbone=backbone,
             steps=1 if cleans else steps,
-            max_steps=1 if cleans else num_steps,
+            max_steps=1 if cleans else most_steps(sampler, backbone.schedule),
             guidance=1.0 if cleans else guidance,
             guided=not cleans,
         )
@@ -147,8 +147,9 @@ class DiffBIRGenerator(Sampler):
 
     def _guided(self, prompt_embeds: Tensor, seen: Tensor, context: Context) -> Denoise:
         """Return the denoiser between both prompts; the control net sees each branch's text, as released."""
+        noise = [noise_in(self.schedule, self.augmentation)] if self.augmentation > 0 else []
         branches = [
-            bound(self.network, embeds, seen, tiling=self.tiling, multiple=self.unet_factor)
+            bound(self.network, embeds, seen, schedule=self.schedule, tiling=self.tiling, multiple=self.unet_factor, noise=noise)
             for embeds in (prompt_embeds, context.negative_embeds)
             if embeds is not None
         ]

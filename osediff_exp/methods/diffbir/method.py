@@ -12,6 +12,7 @@ from osediff_exp.methods.chain.binding import bound
 from osediff_exp.methods.chain.denoising import denoising_loss
 from osediff_exp.methods.diffbir.cleaning import cleaning_loss
 from osediff_exp.methods.diffbir.generator import DiffBIRGenerator
+from osediff_exp.methods.noised import drawn_latents
 
 
 class Cleaning(Method):
@@ -27,7 +28,8 @@ class Cleaning(Method):
 class DiffBIR(Method):
     """Mean squared error of the prediction at t ~ uniform{0..999}; IRControlNet trains, the cleaning network is the earlier stage's.
 
-    The released training lowers the learning rate from 1e-4 to 1e-5 after 30k steps; here it is constant, as every method's is.
+    The released training lowers the learning rate from 1e-4 to 1e-5 after 30k steps; here it is constant, as every method's is. The
+    cleaned picture is clamped to the range of pictures, as it is while restoring.
 
     Args:
         parts: with a :class:`DiffBIRGenerator` of no stage, and ``earlier["cleaning"]``, one of stage ``cleaning``.
@@ -50,10 +52,10 @@ class DiffBIR(Method):
 
     def loss(self, batch: TrainingBatch) -> MethodLoss:
         generator, schedule = self.generator, self.generator.schedule
-        z0, seen = generator.encode(batch.hq), self._condition(batch)
+        z0, seen = drawn_latents(batch, generator), self._condition(batch)
         t = batch.timesteps("diffbir/t", 0, schedule.num_steps)
         eps = batch.noise("diffbir/eps", tuple(z0.shape[1:]))
-        loss = denoising_loss(bound(generator.network, batch.prompt_embeds, seen), z0, eps=eps, t=t, schedule=schedule)
+        loss = denoising_loss(bound(generator.network, batch.prompt_embeds, seen, schedule=schedule), z0, eps=eps, t=t, schedule=schedule)
         return MethodLoss(loss, {"train/loss": loss.detach()})
 
     def _condition(self, batch: TrainingBatch) -> Tensor:

@@ -67,4 +67,4 @@ class PASDGenerator(PixelControlled):
         return self.network.embed(pixels).embedding
 
     def denoiser(self, text: Tensor, condition: Tensor, context: Context) -> Denoise:
-        return bound(self.network, text, condition, tiling=self.tiling, multiple=self.unet_factor)
+        return bound(self.network, text, condition, schedule=self.schedule, tiling=self.tiling, multiple=self.unet_factor)

@@ -78,6 +78,11 @@ class ShiftSchedule:
         """Return the network's input z_t / sqrt(kappa^2 eta_t + 1): about the variance of a latent (released code)."""
         return z_t / (self.kappa**2 * self.eta(t) + 1).sqrt().to(z_t)
 
+    def noise_in_scaled(self, t: int) -> float:
+        """Return the standard deviation of the noise in :meth:`scaled` z_t: kappa sqrt(eta_t) / sqrt(kappa^2 eta_t + 1)."""
+        variance = float(self.kappa**2 * self.eta(t))
+        return math.sqrt(variance / (variance + 1))
+
     def posterior(self, z_t: Tensor, z_0: Tensor, s: int, t: int) -> Tensor:
         """Return the mean of q(z_s | z_t, z_0, y), s < t (published: s = t - 1)."""
         ratio = float(self.eta(s) / self.eta(t))

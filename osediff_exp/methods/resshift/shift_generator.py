@@ -53,7 +53,8 @@ class ShiftGenerator(Sampler):
             return call_unet(self.unet, scaled, y, self._times(scaled, t))
 
         text = z_t.new_zeros(len(z_t), 1, 1)
-        return tiled_denoise(call, text, scaled, y, network=self.unet, tiling=self.tiling, multiple=self.unet_factor)
+        noise = [self.schedule.noise_in_scaled(t)]
+        return tiled_denoise(call, text, scaled, y, network=self.unet, tiling=self.tiling, multiple=self.unet_factor, noise=noise)
 
     @staticmethod
     def _times(like: Tensor, t: int) -> Tensor:

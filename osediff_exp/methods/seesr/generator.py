@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from osediff_exp.errors import UserError
+from osediff_exp.methods.chain.binding import noise_in
 from osediff_exp.methods.chain.ddpm import DDPMSampler
 from osediff_exp.methods.chain.denoising import Denoise
 from osediff_exp.methods.chain.spacing import Spacing
@@ -77,6 +78,7 @@ class SeeSRGenerator(PixelControlled):
                 text, tokens = both.split([words.numel(), seen.numel()], dim=1)
                 return self.network(z_t, t[: len(z_t)], text.unflatten(1, words), condition, tokens.unflatten(1, seen))
 
-            return tiled_denoise(call, both, z_t, condition, network=self.network, tiling=tiling, multiple=self.unet_factor)
+            noise = [noise_in(self.schedule, t)]
+            return tiled_denoise(call, both, z_t, condition, network=self.network, tiling=tiling, multiple=self.unet_factor, noise=noise)
 
         return by_tiles

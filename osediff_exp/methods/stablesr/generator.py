@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from osediff_exp.errors import UserError
 from osediff_exp.methods.chain.binding import bound
-from osediff_exp.methods.chain.choosing import SamplerName, sampler_named
+from osediff_exp.methods.chain.choosing import SamplerName, most_steps, sampler_named
 from osediff_exp.methods.chain.starts import Start, check_start, start_latent
 from osediff_exp.methods.sampler import Sampler
 from osediff_exp.methods.stablesr.fused_decoding import fused_decode
@@ -32,7 +32,7 @@ class StableSRGenerator(Sampler):
     Args:
         backbone: frozen; VAE and U-Net are viewed.
         stage: None is the diffusion model with the plain decoder; ``cfw`` has the decoder's fusions too, and only these train.
-        steps: 1..1000.
+        steps: 1..1000 (``unipc``: 999).
         start: ``noise`` as released; ``lr`` is the low-quality latent noised to the last timestep. ``cond`` is the same here.
         sampler: ``ddpm`` as released, ``ddim``, ``unipc``.
         width: of the encoder; None: in the released proportion to the U-Net's.
@@ -62,8 +62,8 @@ class StableSRGenerator(Sampler):
         if stage not in (None, "cfw"):
             raise UserError(f"method.stage={stage} is no stage of method=stablesr: use null (the diffusion model), then cfw")
         check_start(start)
-        super().__init__(backbone=backbone, steps=steps, max_steps=backbone.schedule.num_steps)
-        self.stage, self.start, self.fusion_weight = stage, start, fusion_weight
+        super().__init__(backbone=backbone, steps=steps, max_steps=most_steps(sampler, backbone.schedule))
+        self.stage, self.start, self.fusion_weight, self.neutral = stage, start, fusion_weight, neutral
         self.schedule, self.chain = backbone.schedule, sampler_named(sampler)
         self.network = StructureUNet(backbone=backbone, width=width, neutral=neutral)
         self._kept = {f"network.{name}" for name, weight in self.network.named_parameters() if weight.requires_grad}
@@ -83,8 +83,10 @@ class StableSRGenerator(Sampler):
         """Take over a trained diffusion model's encoder and SPADE.
 
         Raises:
-            UserError: it has another shape.
+            UserError: it has another shape, or its SPADE another formula.
         """
+        if diffusion.neutral != self.neutral:
+            raise UserError(f"method.needs.diffusion was trained with generator.neutral={diffusion.neutral}: set it as that run did")
         theirs = diffusion.own_tensors()
         own = {name: weight for name, weight in self.own_tensors().items() if name in self._kept}
         if {name: weight.shape for name, weight in own.items()} != {name: theirs[name].shape for name in own if name in theirs}:
@@ -94,7 +96,7 @@ class StableSRGenerator(Sampler):
 
     def sample(self, lq: Tensor, prompt_embeds: Tensor, noise: Noise, context: Context) -> Tensor:
         seen = self.encode(lq)
-        denoise = bound(self.network, prompt_embeds, seen, tiling=self.tiling, multiple=self.unet_factor)
+        denoise = bound(self.network, prompt_embeds, seen, schedule=self.schedule, tiling=self.tiling, multiple=self.unet_factor)
         abar = self.schedule.abar(self.schedule.num_steps - 1)
         z = start_latent(self.start, lr=seen, cond=seen, abar_t=abar, noise=noise)
         return self.chain.sample(

@@ -36,7 +36,7 @@ class StableSR(Method):
         z0, seen = generator.encode(target), generator.encode(batch.lq)
         t = batch.timesteps("stablesr/t", 0, schedule.num_steps)
         eps = batch.noise("stablesr/eps", tuple(z0.shape[1:]))
-        loss = denoising_loss(bound(generator.network, batch.prompt_embeds, seen), z0, eps=eps, t=t, schedule=schedule)
+        loss = denoising_loss(bound(generator.network, batch.prompt_embeds, seen, schedule=schedule), z0, eps=eps, t=t, schedule=schedule)
         return MethodLoss(loss, {"train/loss": loss.detach()})
 
 
