@@ -173,7 +173,7 @@ def test_a_network_by_tiles_comes_near_the_whole(backbone: Backbone, make: Any, 
 @pytest.mark.parametrize("t", [999, 400])
 @torch.no_grad()
 def test_tiles_of_a_noisy_latent_come_nearer_to_the_whole_than_each_for_itself(t: int) -> None:
-    """A trained network finds its timestep's noise in the miniature too: without it the prediction is off by .4 to .9 of its spread."""
+    """A trained network finds its timestep's noise in the miniature too: without it the prediction is off by about half of its spread."""
     backbone = load_backbone(sources=["embedded:tiny"])
     text, times = backbone.encode_prompts(["sharp photo"]), torch.tensor([t])
     eps = torch.randn(1, 4, 48, 64, generator=torch.Generator().manual_seed(3))
