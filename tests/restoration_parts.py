@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from torch import nn
 from osediff_exp.models.backbone import Backbone
 
 
-def save_checkpoint(backbone: Backbone, backbone_folder: Path, folder: Path, **recipe: int) -> Path:
+def save_checkpoint(
+    backbone: Backbone, backbone_folder: Path, folder: Path, *, method: dict[str, Any] | None = None, **recipe: int | str
+) -> Path:
     """Write a run folder whose checkpoint is of a generator that differs from its backbone; return ``folder``."""
     generator = make_generator(backbone)
     path = folder / "checkpoints" / "last.ckpt"
@@ -29,6 +32,7 @@ def save_checkpoint(backbone: Backbone, backbone_folder: Path, folder: Path, **r
                     "loader": {"_target_": "osediff_exp.models.backbone.load_backbone", "sources": [str(backbone_folder)]},
                     "recipe": recipe,
                 },
+                "method": method,
                 "generator": {"_target_": "osediff_exp.models.generator.OneStepGenerator", "_partial_": True, "timestep": 250},
                 "prompt": {"extractor": {"_target_": "osediff_exp.models.prompts.FixedPrompt", "prompt": "sharp photo"}},
             },

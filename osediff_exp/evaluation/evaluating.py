@@ -59,6 +59,7 @@ class ArmResult:
         metrics_seconds: spent in all.
         steps: that it takes for a picture; None: not known.
         method: that trained it; None: not known.
+        color_fix: that it applies to its outputs; None: not known.
     """
 
     label: str
@@ -71,6 +72,7 @@ class ArmResult:
     metrics_seconds: float = 0.0
     steps: int | None = None
     method: str | None = None
+    color_fix: str | None = None
 
     @property
     def seconds_per_image(self) -> float:
@@ -116,7 +118,7 @@ def _evaluate_pairs(
 ) -> None:
     with _failure_noted(result, log_dir):
         restorer = arm.build()
-        result.steps, result.method = restorer.steps, restorer.method
+        result.steps, result.method, result.color_fix = restorer.steps, restorer.method, restorer.color_fix
         restorer.tell_steps(watcher.step)
     for pair in pairs:
         watcher.start(pair.name)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from osediff_exp.restoration.colour_fix import ColorFix
+
 
 class ImageRestorer(ABC):
     """Enlarges and restores pictures. A method with many steps, or none (plain enlargement, a folder of finished outputs), fits as well.
@@ -17,10 +19,12 @@ class ImageRestorer(ABC):
     Attributes:
         steps: that it takes for a picture; None: it does not count in steps.
         method: the name of the method that trained it; None: not known, or none did.
+        color_fix: what gives its outputs the input's colours (see :class:`osediff_exp.restoration.restorer.Restorer`); None: not known.
     """
 
     steps: int | None = None
     method: str | None = None
+    color_fix: ColorFix | None = None
 
     def tell_steps(self, on_step: Callable[[int, int], None]) -> None:  # noqa: B027 - most methods have nothing to tell
         """Let a method of many steps call ``on_step`` with (steps done, steps) while it works on a picture."""

@@ -90,7 +90,8 @@ class Restorer(ImageRestorer):
         self.generator.use_light_decoder(decoder and decoder.to(self.device))
         self.generator.set_sampling(steps=steps, guidance=guidance)
         self.seed, self.negative_prompt, self.steps = seed, negative_prompt, self.generator.steps
-        self.prompts, self.color_fix, self.min_side = prompts, color_fix, min_side
+        self.color_fix: ColorFix = color_fix
+        self.prompts, self.min_side = prompts, min_side
         self.dtype = None if dtype is None else getattr(torch, dtype)
         self._prompt_features = PromptFeatures(self.backbone.encode_prompts)
 
@@ -103,7 +104,7 @@ class Restorer(ImageRestorer):
         backbone: Backbone | None = None,
         sources: list[str] | None = None,
         average: bool = True,
-        color_fix: ColorFix = "adain",
+        color_fix: ColorFix | None = None,
         tiling: Tiling | None = _DEFAULT_TILING,
         decoder: str | None = None,
         min_side: int | None = None,
@@ -121,22 +122,26 @@ class Restorer(ImageRestorer):
             decoder: ``light``, the light decoder that lies beside the backbone's weights, or a folder, see
                 :func:`osediff_exp.models.light_decoder.load_light_decoder`; None: the checkpoint's own decoder.
             min_side: None: what the checkpoint's configuration recommends (``backbone.recipe.min_side``, else 0).
+            color_fix: None: what it recommends: ``method.color_fix``, the method's released one, else ``backbone.recipe.color_fix``, else
+                ``adain``.
             negative_prompt: None: the checkpoint's (``prompt.negative``, else none).
-            color_fix, tiling, device, dtype, steps, guidance, seed: see the class.
+            tiling, device, dtype, steps, guidance, seed: see the class.
 
         Raises:
             UserError: as the class, or the checkpoint cannot be loaded.
         """
         loaded = load_checkpoint(path, settings=settings, backbone=backbone, sources=sources, average=average)
-        recommended = (loaded.config.get("backbone", {}).get("recipe") or {}).get("min_side") or 0
+        recipe = loaded.config.get("backbone", {}).get("recipe") or {}
+        method = loaded.config.get("method") or {}
+        recommended_fix: ColorFix = method.get("color_fix") or recipe.get("color_fix") or "adain"
         restorer = cls(
             backbone=loaded.backbone,
             generator=loaded.generator,
             prompts=loaded.prompts,
-            color_fix=color_fix,
+            color_fix=recommended_fix if color_fix is None else color_fix,
             tiling=tiling,
             decoder=None if decoder is None else load_light_decoder(decoder, loaded.backbone),
-            min_side=recommended if min_side is None else min_side,
+            min_side=(recipe.get("min_side") or 0) if min_side is None else min_side,
             device=device,
             dtype=dtype,
             steps=steps,
@@ -144,7 +149,7 @@ class Restorer(ImageRestorer):
             seed=seed,
             negative_prompt=str(loaded.config.get("prompt", {}).get("negative", "")) if negative_prompt is None else negative_prompt,
         )
-        restorer.method = (loaded.config.get("method") or {}).get("name")
+        restorer.method = method.get("name")
         return restorer
 
     @overload

@@ -162,8 +162,9 @@ def make_table(
     pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str], specs: Mapping[str, RestorerSpec], config: DictConfig
 ) -> EvaluationTable:
     """Return the table with its notes."""
-    notes = [f"Colour fix of the checkpoints: {config.restorer.color_fix}."] if _has_checkpoint(specs) else []
-    if _has_checkpoint(specs) and "datamodule" in config.data and config.restorer.color_fix != "none":
+    fixes = {result.label: result.color_fix for result in results if result.color_fix is not None}
+    notes = [f"Colour fix: {_by_value(fixes)}."] if fixes else []
+    if "datamodule" in config.data and set(fixes.values()) - {"none"}:
         notes.append("A training's own validation applies none: restorer.color_fix=none gives its figures.")
     if _has_checkpoint(specs) and config.restorer.decoder is not None:
         notes.append(f"Decoder of the checkpoints: {config.restorer.decoder}.")
@@ -175,6 +176,13 @@ def make_table(
         notes += [f"{result.label}: {note}" for note in result.notes]
     measured = [MeasuredRow(result.label, len(result.rows), result.averages, result.steps) for result in results]
     return EvaluationTable(dataset=pairs.title, num_images=len(pairs), measured=measured, notes=notes)
+
+
+def _by_value(values: Mapping[str, str]) -> str:
+    """Return the value that all labels have, or each label's."""
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return ", ".join(f"{label} {value}" for label, value in values.items())
 
 
 def _has_checkpoint(specs: Mapping[str, RestorerSpec]) -> bool:
@@ -200,6 +208,7 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
     for other in others:
         figures |= {f"{other.label}_{key}": value for key, value in other.averages.items()}
         figures |= {} if other.steps is None else {f"{other.label}_sampling_steps": other.steps}
+        figures |= {} if other.color_fix is None else {f"{other.label}_color_fix": other.color_fix}
     figures |= {f"{result.label}_restore_seconds": result.seconds_per_image for result in others}
     return figures | {
         **dict.fromkeys(missing),
@@ -208,7 +217,7 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
         "num_failed": sum(bool(result.error) for result in results),
         "restore_seconds": first.seconds_per_image,
         "metrics_seconds": sum(result.metrics_seconds for result in results),
-        "color_fix": config.restorer.color_fix,
+        "color_fix": first.color_fix,
         "decoder": config.restorer.decoder,
         "checkpoint": config.checkpoint,
         "peak_memory_gib": peak_memory_gib(),

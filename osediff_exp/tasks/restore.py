@@ -43,10 +43,17 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     console = Console()
     if is_embedded(config.checkpoint):
         console.print(f"checkpoint={config.checkpoint}: the package's own restorer", highlight=False, soft_wrap=True)
+    loaded: list[Restorer] = []
+
+    def load() -> Restorer:
+        loaded.append(load_restorer(config))
+        return loaded[0]
+
     with FileProgress(total=len(jobs), label="restoring", console=console) as progress:
-        outcome = work(jobs, lambda: load_restorer(config), progress)
+        outcome = work(jobs, load, progress)
     outcome.failures[:0] = clashes
     figures = _figures(config, outcome, output)
+    figures["color_fix"] = loaded[0].color_fix if loaded else config.restorer.color_fix  # null: nothing was left to restore
     _print(console, outcome, output)
     _complain(outcome, figures, run_dir)
     return figures
@@ -82,7 +89,6 @@ def _figures(config: DictConfig, outcome: Outcome, output: Path) -> Figures:
         "machine": machine(),
         "checkpoint": str(config.checkpoint),
         "upscale": config.upscale,
-        "color_fix": config.restorer.color_fix,
         "decoder": config.restorer.decoder,
         "output": str(output),
     }

@@ -247,6 +247,22 @@ def test_from_a_checkpoint(backbone: Backbone, run_folder: Path) -> None:
     assert Restorer.from_checkpoint(run_folder, min_side=0, backbone=backbone).min_side == 0
 
 
+@pytest.mark.parametrize(
+    ("recipe", "method", "expected"),
+    [
+        ({}, None, "adain"),
+        ({"color_fix": "wavelet"}, {"name": "osediff", "color_fix": None}, "wavelet"),
+        ({"color_fix": "wavelet"}, {"name": "stablesr", "color_fix": "adain"}, "adain"),
+    ],
+)
+def test_the_colour_fix_is_the_methods_or_else_the_backbones(
+    backbone: Backbone, backbone_folder: Path, tmp_path: Path, recipe: dict[str, str], method: dict[str, Any] | None, expected: str
+) -> None:
+    folder = save_checkpoint(backbone, backbone_folder, tmp_path / "run", method=method, **recipe)
+    assert Restorer.from_checkpoint(folder, backbone=backbone, device="cpu").color_fix == expected
+    assert Restorer.from_checkpoint(folder, backbone=backbone, device="cpu", color_fix="none").color_fix == "none"
+
+
 def test_the_examples_of_the_documentation_run(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)

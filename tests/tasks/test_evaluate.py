@@ -75,6 +75,7 @@ def test_a_checkpoint_gets_its_own_validations_figures(trained: tuple[Path, dict
     figures = run(tmp_path, f"checkpoint='{folder}'", "restorer.color_fix=none", *SMALL)
     assert (figures["restorer"], figures["dataset"], figures["num_images"]) == ("0_arm=a", "validation", 3)
     assert figures["color_fix"] == "none"
+    assert "- Colour fix: none." in (tmp_path / "comparison.md").read_text()
     for key in ("psnr", "ssim", "bicubic_psnr", "bicubic_ssim"):
         assert figures[key] == pytest.approx(validation[key], rel=5e-5)  # pictures one by one may round a pixel to its neighbour
     assert figures["psnr"] != pytest.approx(figures["bicubic_psnr"], rel=1e-3)
@@ -121,6 +122,7 @@ def test_real_esrgan_stands_beside_the_others_by_name(tmp_path: Path, monkeypatc
     page = (tmp_path / "run" / "comparison.md").read_text()
     assert "| realesrgan |" in page
     assert "- realesrgan: Real-ESRGAN x4plus (ICCVW 2021)" in page
+    assert (figures["color_fix"], "Colour fix" in page) == (None, False)
 
 
 def test_what_is_lost_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:

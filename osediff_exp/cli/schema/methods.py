@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from osediff_exp.cli.schema.rules import Rule, either, flag, group, number, path, several, text, whole, word
-from osediff_exp.cli.schema.training import LPIPS_NET, RATE, WEIGHT
+from osediff_exp.cli.schema.training import COLOR_FIX, LPIPS_NET, RATE, WEIGHT
 
 STAGE = text(null=True, empty=False)
 STEPS = whole(1, 1000)
@@ -36,6 +36,7 @@ RULES: dict[str, Rule] = {
     # what trains it
     "method.name": text(empty=False),
     "method.stage": STAGE,
+    "method.color_fix": COLOR_FIX,
     "method.published.*": text(null=True),
     "method.needs.*": path(null=True),
     "method.made_by.*.stage": STAGE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from osediff_exp.cli.schema.rules import Rule, either, flag, group, number, path, several, text, whole, word
-from osediff_exp.cli.schema.training import DTYPE, LPIPS_NET
+from osediff_exp.cli.schema.training import COLOR_FIX, DTYPE, LPIPS_NET
 
 DEVICE = word("auto", "cpu", "cuda", "mps", pattern=r"cuda:\d+")
 
@@ -56,7 +56,7 @@ RULES: dict[str, Rule] = {
     "tag.batch_size": whole(1, 65536),
     "tag.device": DEVICE,
     # the restorer
-    "restorer.color_fix": word("adain", "wavelet", "none"),
+    "restorer.color_fix": COLOR_FIX,
     "restorer.decoder": path(null=True),
     "restorer.min_side": whole(0, 65536, null=True),
     "restorer.device": DEVICE,

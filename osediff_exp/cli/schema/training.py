@@ -12,6 +12,7 @@ ACCELERATOR = word("cpu", "gpu", "cuda", "mps", "tpu", "auto")
 ALPHA = word("fixed", "rank", "rslora")
 DTYPE = word("float32", "bfloat16", "float16")
 LPIPS_NET = word("alex", "vgg", "squeeze")
+COLOR_FIX = word("adain", "wavelet", "none", null=True)
 TIMESTEP = whole(0, 1000)
 RATE = number(0.0, 1e3)
 WEIGHT = number(0.0)
@@ -102,6 +103,7 @@ RULES: dict[str, Rule] = {
     "backbone.recipe.discriminator_width": whole(1, 4096),
     "backbone.recipe.dmd_gan_weight": WEIGHT,
     "backbone.recipe.min_side": whole(0, 65536),
+    "backbone.recipe.color_fix": COLOR_FIX,
     "backbone.recipe.init": path(null=True),
     # optimizers: the generator's, and each critic's
     "optimizer.lr": RATE,
