@@ -34,6 +34,7 @@ from osediff_exp.tasks.precision import with_precision
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
 from osediff_exp.tasks.ranks import ranks_watched
 from osediff_exp.tasks.resuming import Start, start_of
+from osediff_exp.tasks.stages import earlier_runs
 
 Figures = dict[str, float | int | str | None]
 
@@ -69,6 +70,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
         result = figures(module, data) | restoring_macs(config, backbone, **steps)
         result |= {"method": config.method.name, "init": config.init, "train_seconds": clock.seconds, "train_seconds_before": clock.before}
         result["step_seconds"] = budget.seconds
+        result |= {f"needs_{name}": run for name, run in earlier_runs(config, run_dir).items()}
         for logger in trainer.loggers:
             logger.finalize("success")
             if isinstance(logger, WandbRun):

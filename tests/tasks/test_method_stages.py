@@ -20,6 +20,7 @@ from osediff_exp.methods.resshift.method import ResShift
 from osediff_exp.methods.sinsr.method import SinSR
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.tasks.methods import build_method
+from osediff_exp.tasks.stages import earlier_runs
 from osediff_exp.tasks.train import build_module
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -41,7 +42,13 @@ def finished_run(backbone: Backbone, backbone_folder: Path, folder: Path, *overr
     torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
     (folder / "config.yaml").write_text(yaml.safe_dump(OmegaConf.to_container(config, resolve=True)))
     (folder / "result.json").write_text("{}")
+    note_overrides(folder, *overrides)
     return folder
+
+
+def note_overrides(folder: Path, *overrides: str) -> None:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,6 +77,7 @@ def test_the_teacher_is_found_in_the_same_sweep(backbone: Backbone, backbone_fol
     """By method and stage among the finished runs; one of the same seed goes first."""
     short = ["generator.T=3", "generator.m=0.2"]
     student = configuration(backbone_folder, "method=sinsr", "seed=2", *short)
+    (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(UserError, match=r"method=sinsr needs a finished run of method=resshift: give method\.needs\.teacher=RUN"):
         build_method(student, backbone, tmp_path / "3_sinsr")
     finished_run(backbone, backbone_folder, tmp_path / "0_osediff", "loss/terms=[mse]")
@@ -83,6 +91,29 @@ def test_the_teacher_is_found_in_the_same_sweep(backbone: Backbone, backbone_fol
     assert isinstance(found, SinSR)
     assert torch.equal(found.teacher.unet.conv_in.weight, weights(same_seed)["generator.unet.conv_in.weight"])
     assert not any(weight.requires_grad for weight in found.teacher.parameters())
+
+
+def test_the_teacher_has_the_students_other_overrides(backbone: Backbone, backbone_folder: Path, tmp_path: Path) -> None:
+    """Of ``-m method=resshift,sinsr trainer.max_steps=5,6`` each student takes the teacher that was trained as long as itself."""
+    (tmp_path / "sweep.json").write_text("{}")
+    short = ["generator.T=3", "generator.m=0.2"]
+    for place, steps in enumerate((5, 6)):
+        folder = tmp_path / f"{place}_method=resshift"
+        finished_run(backbone, backbone_folder, folder, "method=resshift", f"trainer.max_steps={steps}", *short)
+    student = configuration(backbone_folder, "method=sinsr", *short)
+    for steps, expected in ((5, "0_method=resshift"), (6, "1_method=resshift")):
+        folder = tmp_path / f"{steps}_student"
+        note_overrides(folder, "method=sinsr", f"trainer.max_steps={steps}", *short)
+        assert earlier_runs(student, folder) == {"teacher": str(tmp_path / expected)}
+    note_overrides(tmp_path / "7_student", "method=sinsr", "trainer.max_steps=7", *short)
+    with pytest.raises(UserError, match=r"give method\.needs\.teacher=RUN, or put it before this one"):
+        earlier_runs(student, tmp_path / "7_student")
+
+
+def test_a_single_run_takes_nothing_that_stands_beside_it(backbone: Backbone, backbone_folder: Path, tmp_path: Path) -> None:
+    finished_run(backbone, backbone_folder, tmp_path / "yesterday", "method=resshift", "generator.T=3")
+    with pytest.raises(UserError, match=r"give method\.needs\.teacher=RUN$"):
+        earlier_runs(configuration(backbone_folder, "method=sinsr", "generator.T=3"), tmp_path / "today")
 
 
 def test_a_missing_run_is_named_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
