@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch.utils.data import Dataset
 
 from osediff_exp.data.pairs import TrainingPairs
 from osediff_exp.errors import UserError
+from osediff_exp.models.backbone import fingerprint_of
+from osediff_exp.models.prompt_cache.fingerprints import digest
 from osediff_exp.randomness import numpy_generator
 from osediff_exp.whole_files import whole_file
 
@@ -49,29 +51,31 @@ def cache_latents(
     vae: AutoencoderKL,
     count: int,
     degraded_fraction: float,
-    fingerprint: str,
+    degradation: Mapping[str, Any],
     on_encoded: Callable[[int], None] = lambda number: None,
 ) -> None:
     """Encode the first ``count`` samples of ``pairs`` (posterior's mode, scaled) into ``folder``, each sharp or degraded.
 
-    An interrupted call goes on where it stopped. A folder that another VAE, other photos or another number filled is refused.
-    ``on_encoded`` is told how many more there are: first those of before, then each.
+    An interrupted call goes on where it stopped. A folder that another VAE, other photos, another degradation (``degradation``: its
+    settings, as plain data) or other settings filled is refused. ``on_encoded`` is told how many more there are: first those of before,
+    then each.
 
     Raises:
         UserError: the folder was filled with something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     identity = {
-        "fingerprint": fingerprint,
-        "count": count,
-        "seed": pairs.seed,
-        "crop": pairs.crop_size,
+        "VAE": fingerprint_of(vae),
+        "scaling_factor": float(vae.config.scaling_factor),
         "degraded_fraction": degraded_fraction,
+        "degradation": dict(degradation),
+        "count": count,
+        **_described(pairs),
     }
     record, path = folder / "latents.json", folder / "latents.npy"
     before = json.loads(record.read_text()) if record.is_file() else None
-    if before is not None and before["identity"] != identity:
-        raise UserError(f"{folder} holds latents of another VAE, other photos or other settings: name another folder, or remove it")
+    if before is not None and (other := _differences(before["identity"], identity)):
+        raise UserError(f"{folder} holds latents made otherwise ({', '.join(other)}): name another folder, or remove it")
     entries = before["entries"] if before else []
     latents = None if not entries else np.load(path, mmap_mode="r+")
     on_encoded(len(entries))
@@ -88,6 +92,18 @@ def cache_latents(
             latents.flush()
             _write(record, {"identity": identity, "entries": entries})
         on_encoded(1)
+
+
+def _described(pairs: TrainingPairs) -> dict[str, Any]:
+    """Return what decides a stream's pictures beside the degradation; a photo is known by its path, size and time of last change."""
+    photos = [digest(*(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths)) for paths in pairs.lists]
+    weights = [float(share) for share in pairs.cumulative]
+    return {"photos": photos, "weights": weights, "reduce_to": pairs.load.reduce_to, "seed": pairs.seed, "crop_size": pairs.crop_size}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the entries that differ; those of an older program's record are called otherwise, and all are named."""
+    return [name for name in now if name not in before or before[name] != now[name]]
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from osediff_exp.callbacks.progress import LiveProgress
 from osediff_exp.callbacks.skip_bad_steps import SkipBadSteps
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.errors import UserError, nearest
-from osediff_exp.models.backbone import Backbone, fingerprint_of, load_backbone, save_backbone
+from osediff_exp.models.backbone import Backbone, load_backbone, save_backbone
 from osediff_exp.pretraining.autoencoder import AutoencoderPretraining, latent_scaling_factor
 from osediff_exp.pretraining.captions import content_words
 from osediff_exp.pretraining.initial import initial_backbone, load_vae
@@ -112,7 +112,7 @@ def _prior_stage(config: DictConfig, settings: dict[str, Any], data: Restoration
     keys += ["learning_rate", "weight_decay", "warmup_steps", "max_steps"]
     module = PriorPretraining(backbone=backbone, seed=config.seed, **{key: settings[key] for key in keys})
     if settings["latents"]["count"]:
-        _use_cached_latents(data, backbone, settings, run_dir)
+        _use_cached_latents(config, data, backbone, settings, run_dir)
     trainer = _fit(module, data, config, settings, run_dir)
     save_backbone(backbone.eval(), run_dir / "backbone")
     return _figures(trainer, backbone.unet, backbone.text_encoder)
@@ -125,7 +125,9 @@ def _dape_stage(config: DictConfig, settings: dict[str, Any], data: RestorationD
     return _figures(trainer, module.network) | {"params_trained": module.num_trained, "output": str(run_dir / DAPE)}
 
 
-def _use_cached_latents(data: RestorationDataModule, backbone: Backbone, settings: dict[str, Any], run_dir: Path) -> None:
+def _use_cached_latents(
+    config: DictConfig, data: RestorationDataModule, backbone: Backbone, settings: dict[str, Any], run_dir: Path
+) -> None:
     """Encode photos once and let the stream cut its samples out of their latents."""
     given, pairs = settings["latents"], data.train_pairs
     assert pairs is not None
@@ -140,7 +142,7 @@ def _use_cached_latents(data: RestorationDataModule, backbone: Backbone, setting
             vae=backbone.vae,
             count=given["count"],
             degraded_fraction=settings["degraded_fraction"],
-            fingerprint=fingerprint_of(backbone.vae, *(str(path) for paths in pairs.lists for path in paths)),
+            degradation=OmegaConf.to_container(config.degradation, resolve=True),  # type: ignore[arg-type]
             on_encoded=progress.advance,
         )
     data.train_pairs = CachedLatents(folder=folder, size=size, seed=pairs.seed)  # type: ignore[assignment]
