@@ -196,12 +196,15 @@ class RestorationDataModule(pl.LightningDataModule):
     def _new_loader(self) -> ImageLoader:
         return ImageLoader(cache_images=self.cache_images, reduce_to=self.reduce_to, store=self.store)
 
-    def names(self) -> list[str]:
-        """Return the names of all training and validation pictures that :meth:`setup` has found."""
-        train = [path.stem for paths in (self.train_pairs.lists if self.train_pairs is not None else ()) for path in paths]
+    def named_files(self) -> tuple[list[str], list[Path]]:
+        """Return the names of all training and validation pictures that :meth:`setup` has found, and their files."""
+        paths = [path for paths in (self.train_pairs.lists if self.train_pairs is not None else ()) for path in paths]
+        named = [(path.stem, path) for path in paths]
         if isinstance(self.val_pairs, PairedFolder):
-            return [*train, *(hr.stem for _, hr in self.val_pairs.pairs)]
-        return [*train, *(picture.name for picture in (self.val_pairs.pictures if self.val_pairs is not None else ()))]
+            named += [(hr.stem, hr) for _, hr in self.val_pairs.pairs]
+        elif self.val_pairs is not None:
+            named += [(picture.name, picture.path) for picture in self.val_pairs.pictures]
+        return [name for name, _ in named], [path for _, path in named]
 
     # ---- loaders
 

@@ -49,7 +49,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
     module = build_module(config, backbone, run_dir)
-    module.prompts.extractor.expect(data.names())
+    module.prompts.extractor.expect(*data.named_files())
     if config.init is not None and start.checkpoint is None:
         start_from(config.init, module.generator, backbone, OmegaConf.to_container(config.generator, resolve=True))  # type: ignore[arg-type]
     stop, clock = StopAfterStep(), TrainingTime(before=start.seconds)

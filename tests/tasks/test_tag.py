@@ -94,6 +94,28 @@ def test_photos_become_a_sidecar_that_says_the_same(weights: Path, photos: Path,
     assert sidecar(torch.zeros(3, 3, 1, 1), ["0", "1", "2"]) == extractor.of_photos(files, like=torch.zeros(()))
 
 
+def test_a_sidecar_of_photos_that_share_names_has_a_line_for_each_and_a_training_finds_it(weights: Path, tmp_path: Path) -> None:
+    root, written = tmp_path / "photos", tmp_path / "tags.csv"
+    for name in ("a", "b"):
+        write_photos(root / name, 2)
+    (root / "a" / "1.png").rename(root / "a" / "bird.jpg.png")
+    config = configuration(weights, tmp_path / "cache", f"input={root}", f"output={written}", f"data.root={root}")
+    tag.run(config, tmp_path)
+    called = [line.partition(",")[0] for line in written.read_text().splitlines()]
+    assert called == ["name", "a/0.png", "a/bird.jpg.png", "b/0.png", "b/1.png"]
+    written.write_text("name,tags\n" + "".join(f"{name},told of {name}\n" for name in called[1:]))
+    sidecar = SidecarPrompt(file=str(written))
+    data = build_data(config, tmp_path)
+    data.setup("fit")
+    sidecar.expect(*data.named_files())
+    assert data.train_pairs is not None
+    samples = [data.train_pairs[i] for i in range(12)]
+    batch = {"hq": torch.stack([sample["hq"] for sample in samples])}
+    batch |= {key: [sample[key] for sample in samples] for key in ("name", "path")}
+    assert BatchPrompts(sidecar).training(batch) == [f"told of {Path(path).relative_to(root)}" for path in batch["path"]]
+    assert {"0", "bird.jpg"} < set(batch["name"])
+
+
 def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_tagged(weights: Path, photos: Path, tmp_path: Path) -> None:
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:200])
     with pytest.raises(Incomplete, match=r"1 photos cannot be read, .*1\.png") as caught:
