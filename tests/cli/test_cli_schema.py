@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from osediff_exp.bars import UNBOUNDED_STEPS
 from osediff_exp.cli.check import _is_ours, check, resolved
 from osediff_exp.cli.compose import open_composer
 from osediff_exp.cli.conf_tree import conf_dir
@@ -124,6 +125,10 @@ RELATIONS = [
     (
         {"trainer.budget_samples": 1000, "trainer.max_steps": 5, "trainer.batch_size": 4, "trainer.accumulate": 2, "trainer.devices": 3},
         "trainer.max_steps=5, but trainer.budget_samples=1000 allows 41: leave one of them out",
+    ),
+    (
+        {"task.name": "tag", "trainer.max_steps": UNBOUNDED_STEPS, "trainer.budget_minutes": 5.0, "tag.samples": None, "input": None},
+        "trainer.budget_minutes=5.0 does not say how many crops to tag: set tag.samples to a number, or trainer.max_steps",
     ),
     (
         {"data.crop_size": 96, "degradation.scale": 5},

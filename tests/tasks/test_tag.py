@@ -82,6 +82,10 @@ def test_the_samples_are_those_of_all_devices_and_updates(weights: Path, tmp_pat
     trainer = ["trainer.max_steps=10", "trainer.batch_size=4", "trainer.devices=2", "trainer.accumulate=3", "trainer.critic_updates=2"]
     assert num_samples(configuration(weights, tmp_path, *trainer)) == 480
     assert num_samples(configuration(weights, tmp_path, "tag.samples=7")) == 7
+    minutes = ["trainer.max_steps=${steps:40}", "trainer.budget_minutes=5"]
+    assert num_samples(configuration(weights, tmp_path, "tag.samples=7", *minutes)) == 7
+    with pytest.raises(UserError, match=r"trainer\.budget_minutes=5 does not say how many crops to tag: set tag\.samples"):
+        num_samples(configuration(weights, tmp_path, *minutes))
 
 
 def test_photos_become_a_sidecar_that_says_the_same(weights: Path, photos: Path, tmp_path: Path) -> None:

@@ -81,6 +81,16 @@ def _budgets(values: Values) -> Iterator[str]:
         yield f"trainer.max_steps={steps}, but trainer.budget_samples={budget} allows {allowed}: leave one of them out"
 
 
+def _countless_crops(values: Values) -> Iterator[str]:
+    """A training of so many minutes takes nobody knows how many steps: its crops cannot be tagged before it."""
+    from osediff_exp.bars import UNBOUNDED_STEPS  # and with it a terminal's bars, which no other check needs
+
+    unbounded = values.get("trainer.max_steps") == UNBOUNDED_STEPS and values.get("tag.samples") is None
+    if unbounded and values.get("task.name") == "tag" and values.get("input") is None and values.get("prompt.train_image") != "photo":
+        minutes = values.get("trainer.budget_minutes")
+        yield f"trainer.budget_minutes={minutes} does not say how many crops to tag: set tag.samples to a number, or trainer.max_steps"
+
+
 def _recomputed(values: Values) -> Iterator[str]:
     """Only the one-step generator's parts can be recomputed one by one."""
     parts, method = values.get("generator.gradient_checkpointing"), values.get("method.name")
@@ -92,4 +102,4 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (_sides, _ends, _overlaps, _sums, _terms, _budgets, _recomputed)
+_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (_sides, _ends, _overlaps, _sums, _terms, _budgets, _countless_crops, _recomputed)
