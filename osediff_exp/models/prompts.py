@@ -108,19 +108,20 @@ class TaggedPrompt(PromptExtractor):
         prompt: the suffix, the same for every image.
         tagger: names what is in an image.
         max_tags: most tags of an image, at least 1; None: all.
-        threshold: tags that score less, in [0, 1], are left out.
+        threshold: tags that score less, in [0, 1], are left out; None: none is.
         prefix: words before the tags.
 
     Raises:
         UserError: if ``max_tags`` or ``threshold`` is out of range.
     """
 
-    def __init__(self, *, prompt: str, tagger: Tagger, max_tags: int | None, threshold: float = 0.0, prefix: str = "") -> None:
+    def __init__(self, *, prompt: str, tagger: Tagger, max_tags: int | None, threshold: float | None = None, prefix: str = "") -> None:
         if max_tags is not None and max_tags < 1:
             raise UserError(f"prompt.extractor.max_tags={max_tags}: give at least 1, or choose prompt=fixed for no tags")
-        if not 0.0 <= threshold <= 1.0:
+        if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise UserError(f"prompt.extractor.threshold={threshold}: give a tag's least score, from 0 to 1")
-        self.prompt, self.tagger, self.max_tags, self.threshold, self.prefix = prompt, tagger, max_tags, threshold, prefix
+        self.prompt, self.tagger, self.max_tags, self.prefix = prompt, tagger, max_tags, prefix
+        self.threshold = 0.0 if threshold is None else threshold
 
     def __call__(self, images: Tensor, names: list[str]) -> list[str]:
         return [self._prompt(words) for words in self.words_of(images)]
