@@ -21,7 +21,7 @@ from osediff_exp.whole_files import whole_file
 
 
 class CachedLatents(Dataset[dict[str, Any]]):
-    """Random windows of latents in a folder that :func:`cache_latents` filled; sample i is a pure function of (seed, i).
+    """Random windows of latents in a folder that a :class:`LatentCache` filled; sample i is a pure function of (seed, i).
 
     Args:
         folder: holds ``latents.npy``, float16 (N, C, H, W), scaled, and ``latents.json`` (name and ``degraded`` of each).
@@ -43,55 +43,80 @@ class CachedLatents(Dataset[dict[str, Any]]):
         return {"latent": torch.from_numpy(window), "index": i} | self.entries[k]
 
 
-@torch.no_grad()
-def cache_latents(
-    folder: Path,
-    *,
-    pairs: TrainingPairs,
-    vae: AutoencoderKL,
-    count: int,
-    degraded_fraction: float,
-    degradation: Mapping[str, Any],
-    on_encoded: Callable[[int], None] = lambda number: None,
-) -> None:
-    """Encode the first ``count`` samples of ``pairs`` (posterior's mode, scaled) into ``folder``, each sharp or degraded.
+class LatentCache:
+    """The first ``count`` samples of a training stream, encoded, in a folder: ``latents.npy`` and ``latents.json``.
 
-    An interrupted call goes on where it stopped. A folder that another VAE, other photos, another degradation (``degradation``: its
-    settings, as plain data) or other settings filled is refused. ``on_encoded`` is told how many more there are: first those of before,
-    then each.
-
-    Raises:
-        UserError: the folder was filled with something else.
+    Args:
+        folder: where they are kept.
+        pairs: the stream, with crops as large as they are to be encoded.
+        vae: encodes them: the posterior's mode, scaled.
+        count: how many.
+        degraded_fraction: share of samples that are degraded crops.
+        degradation: the settings of the stream's degradation, as plain data.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    identity = {
-        "VAE": fingerprint_of(vae),
-        "scaling_factor": float(vae.config.scaling_factor),
-        "degraded_fraction": degraded_fraction,
-        "degradation": dict(degradation),
-        "count": count,
-        **_described(pairs),
-    }
-    record, path = folder / "latents.json", folder / "latents.npy"
-    before = json.loads(record.read_text()) if record.is_file() else None
-    if before is not None and (other := _differences(before["identity"], identity)):
-        raise UserError(f"{folder} holds latents made otherwise ({', '.join(other)}): name another folder, or remove it")
-    entries = before["entries"] if before else []
-    latents = None if not entries else np.load(path, mmap_mode="r+")
-    on_encoded(len(entries))
-    for k in range(len(entries), count):
-        sample = pairs[k]
-        degraded = bool(numpy_generator(pairs.seed, "degraded", k).random() < degraded_fraction)
-        image = 2 * sample["lq" if degraded else "hq"][None] - 1
-        latent = (vae.encode(image).latent_dist.mode()[0] * vae.config.scaling_factor).numpy()
-        if latents is None:
-            latents = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(count, *latent.shape))
-        latents[k] = latent
-        entries.append({"name": sample["name"], "degraded": degraded})
-        if len(entries) % 100 == 0 or len(entries) == count:
-            latents.flush()
-            _write(record, {"identity": identity, "entries": entries})
-        on_encoded(1)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pairs: TrainingPairs,
+        vae: AutoencoderKL,
+        count: int,
+        degraded_fraction: float,
+        degradation: Mapping[str, Any],
+    ) -> None:
+        self.pairs, self.vae, self.count, self.degraded_fraction = pairs, vae, count, degraded_fraction
+        self.record, self.path = folder / "latents.json", folder / "latents.npy"
+        self.identity = {
+            "VAE": fingerprint_of(vae),
+            "scaling_factor": float(vae.config.scaling_factor),
+            "degraded_fraction": degraded_fraction,
+            "degradation": dict(degradation),
+            "count": count,
+            **_described(pairs),
+        }
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the name and ``degraded`` of every sample in the folder.
+
+        Raises:
+            UserError: another VAE, other photos, another degradation or other settings have filled it.
+        """
+        before = json.loads(self.record.read_text()) if self.record.is_file() else None
+        if before is not None and (other := _differences(before["identity"], self.identity)):
+            raise UserError(f"{self.record.parent} holds latents made otherwise ({', '.join(other)}): name another folder, or remove it")
+        return before["entries"] if before else []
+
+    def is_whole(self) -> bool:
+        """Tell whether all samples are there."""
+        return len(self.entries()) == self.count
+
+    @torch.no_grad()
+    def fill(self, on_encoded: Callable[[int], None] = lambda number: None) -> None:
+        """Encode what is missing: a call that was interrupted goes on where it stopped.
+
+        ``on_encoded`` is told how many more there are: first those of before, then each.
+
+        Raises:
+            UserError: see :meth:`entries`.
+        """
+        entries = self.entries()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        latents = np.load(self.path, mmap_mode="r+") if 0 < len(entries) < self.count else None
+        on_encoded(len(entries))
+        for k in range(len(entries), self.count):
+            sample = self.pairs[k]
+            degraded = bool(numpy_generator(self.pairs.seed, "degraded", k).random() < self.degraded_fraction)
+            image = 2 * sample["lq" if degraded else "hq"][None] - 1
+            latent = (self.vae.encode(image).latent_dist.mode()[0] * self.vae.config.scaling_factor).numpy()
+            if latents is None:
+                latents = np.lib.format.open_memmap(self.path, mode="w+", dtype=np.float16, shape=(self.count, *latent.shape))
+            latents[k] = latent
+            entries.append({"name": sample["name"], "degraded": degraded})
+            if len(entries) % 100 == 0 or len(entries) == self.count:
+                latents.flush()
+                _write(self.record, {"identity": self.identity, "entries": entries})
+            on_encoded(1)
 
 
 def _described(pairs: TrainingPairs) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.pretraining.autoencoder import AutoencoderPretraining
 from osediff_exp.pretraining.initial import carry_over, initial_backbone
-from osediff_exp.pretraining.latents import CachedLatents, cache_latents
+from osediff_exp.pretraining.latents import CachedLatents, LatentCache
 from osediff_exp.pretraining.prior import PriorPretraining
+from osediff_exp.pretraining.tokenizer import holds_tokenizer, train_tokenizer
 from osediff_exp.randomness import torch_generator
 from osediff_exp.runtime import quiet_libraries
 
@@ -160,6 +161,18 @@ def grown(folder: Path, init: Backbone | None, vae: AutoencoderKL) -> Backbone:
     )
 
 
+def test_a_tokenizer_of_the_same_words_is_read_again(tmp_path: Path) -> None:
+    """Trained anew it would number the words otherwise, and a training that goes on would read nonsense."""
+    words: dict[str, Any] = {"prompts": ["sharp photo"], "content_words": ["house", "tree", "castle", "bridge"] * 3, "max_length": 16}
+    first = train_tokenizer(tmp_path, vocab_size=600, **words)
+    written = (tmp_path / "vocab.json").stat().st_mtime_ns
+    assert train_tokenizer(tmp_path, vocab_size=600, **words).get_vocab() == first.get_vocab()
+    assert (tmp_path / "vocab.json").stat().st_mtime_ns == written
+    assert not holds_tokenizer(tmp_path, vocab_size=601, **words)
+    train_tokenizer(tmp_path, vocab_size=601, **words)
+    assert holds_tokenizer(tmp_path, vocab_size=601, **words)
+
+
 def test_a_prior_goes_on_in_another_architecture_with_tokenizer_and_text_encoder(tmp_path: Path) -> None:
     first = random_backbone(tmp_path / "first")
     second = grown(tmp_path / "second", first, first.vae)
@@ -203,12 +216,15 @@ def test_cached_latents_are_the_encoder_s_and_an_interrupted_call_goes_on(tmp_pa
     torch.manual_seed(0)
     vae = AutoencoderKL(**ARCHITECTURE).eval()
     settings: dict[str, Any] = {"pairs": Pairs(), "vae": vae, "degraded_fraction": 0.5, "degradation": {"scale": 4}}
-    cache_latents(tmp_path / "whole", count=200, **settings)
-    cache_latents(tmp_path / "killed", count=200, **settings)
+    LatentCache(tmp_path / "whole", count=200, **settings).fill()
+    LatentCache(tmp_path / "killed", count=200, **settings).fill()
     record = json.loads((tmp_path / "killed" / "latents.json").read_text())
     (tmp_path / "killed" / "latents.json").write_text(json.dumps(record | {"entries": record["entries"][:100]}))
     np.load(tmp_path / "killed" / "latents.npy", mmap_mode="r+")[100:] = 0
-    cache_latents(tmp_path / "killed", count=200, **settings)
+    killed = LatentCache(tmp_path / "killed", count=200, **settings)
+    assert not killed.is_whole()
+    killed.fill()
+    assert killed.is_whole()
     whole = CachedLatents(folder=tmp_path / "whole", size=16, seed=1)
     assert np.array_equal(whole.latents, CachedLatents(folder=tmp_path / "killed", size=16, seed=1).latents)
     share = np.mean([entry["degraded"] for entry in whole.entries])
@@ -228,7 +244,7 @@ def test_cached_latents_of_anything_else_are_refused_by_name(tmp_path: Path) -> 
             lists=[sorted(folder.iterdir()) for folder in photos], weights=weights, degradation=BicubicDegradation(scale=4), crop_size=16,
             seed=1, load=ImageLoader(reduce_to=reduce_to),
         )  # fmt: skip
-        cache_latents(tmp_path / "to", pairs=pairs, vae=vae, count=2, degraded_fraction=fraction, degradation={"scale": scale})
+        LatentCache(tmp_path / "to", pairs=pairs, vae=vae, count=2, degraded_fraction=fraction, degradation={"scale": scale}).fill()
 
     fill()
     fill()
@@ -258,7 +274,7 @@ def test_cached_latents_of_anything_else_are_refused_by_name(tmp_path: Path) -> 
 
 def test_a_window_of_cached_latents_belongs_to_seed_and_sample(tmp_path: Path) -> None:
     vae = AutoencoderKL(**ARCHITECTURE).eval()
-    cache_latents(tmp_path, pairs=Pairs(), vae=vae, count=6, degraded_fraction=0.5, degradation={})  # type: ignore[arg-type]
+    LatentCache(tmp_path, pairs=Pairs(), vae=vae, count=6, degraded_fraction=0.5, degradation={}).fill()  # type: ignore[arg-type]
     first, again, other = (CachedLatents(folder=tmp_path, size=8, seed=seed)[5] for seed in (1, 1, 2))
     assert torch.equal(first["latent"], again["latent"])
     assert first["latent"].shape == (4, 8, 8)
