@@ -185,10 +185,11 @@ def _fit(
         enable_checkpointing=False,
         logger=loggers,
         callbacks=[
-            *([_AveragedWeights(avg_fn=_ema(settings["ema_decay"]))] if settings["ema_decay"] is not None else []),
             SkipBadSteps(limit=settings["max_bad_steps"], folder=run_dir),
             _Position(),
             *([PretrainingPictures(folder=run_dir / "images")] if hasattr(module, "pictures") else []),
+            # Behind the pictures: at a validation's end it takes the average out of the module again.
+            *([_AveragedWeights(avg_fn=_ema(settings["ema_decay"]))] if settings["ema_decay"] is not None else []),
             PretrainingCheckpoint(every=settings["validate_every"], folder=str(run_dir / "checkpoints")),
             LiveProgress(),
         ],
