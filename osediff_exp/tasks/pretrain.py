@@ -22,7 +22,10 @@ from osediff_exp.callbacks.ema import warmed_up_decay
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.callbacks.progress import LiveProgress
 from osediff_exp.callbacks.skip_bad_steps import SkipBadSteps
+from osediff_exp.data.arguments import MULTIPLE
+from osediff_exp.data.checks import find_bad_images
 from osediff_exp.data.datamodule import RestorationDataModule
+from osediff_exp.data.images import read_size
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.models.backbone import Backbone, load_backbone, save_backbone
 from osediff_exp.module import check_validation_share
@@ -106,6 +109,8 @@ def _prior_stage(config: DictConfig, settings: dict[str, Any], data: Restoration
     if settings["vae"] is None:
         raise UserError("pretrain.vae is not set: stage=prior needs the folder of a trained VAE (the 'vae' of a stage=vae run)")
     names = [path.stem for paths in data.train_pairs.lists for path in paths]  # type: ignore[union-attr]
+    if settings["latents"]["count"]:
+        _check_sizes(data, settings["latents"]["crop_size"])
     init, tokenizer = _initial(settings), run_dir / "tokenizer"
     words = {
         "prompts": [settings["positive_prompt"], settings["negative_prompt"]],
@@ -116,7 +121,7 @@ def _prior_stage(config: DictConfig, settings: dict[str, Any], data: Restoration
         length = settings["text_encoder"]["max_position_embeddings"]
         after_rank_zero(lambda: holds_tokenizer(tokenizer, **words, max_length=length), watched=tokenizer / "vocab.json")
     backbone = initial_backbone(
-        vae=load_vae(Path(settings["vae"])),
+        vae=load_vae(Path(settings["vae"]).expanduser()),
         **{key: settings[key] for key in ("unet", "text_encoder", "scheduler")},
         tokenizer_folder=tokenizer,
         **words,
@@ -141,6 +146,18 @@ def _dape_stage(config: DictConfig, settings: dict[str, Any], data: RestorationD
     return _figures(trainer, module.network) | {"params_trained": module.num_trained, "output": str(run_dir / DAPE)}
 
 
+def _check_sizes(data: RestorationDataModule, crop_size: int) -> None:
+    """Raise UserError where a training photo is too small to be encoded: the stream's own crops may be smaller."""
+    assert data.train_pairs is not None
+    paths = list(dict.fromkeys(path for paths in data.train_pairs.lists for path in paths))
+    if small := find_bad_images(paths, min_size=crop_size):
+        largest = min(min(read_size(image.path)) for image in small) // MULTIPLE * MULTIPLE
+        raise UserError(
+            f"pretrain.latents.crop_size={crop_size} is larger than {len(small)} of {len(paths)} training photos, {small[0]} first: "
+            f"set it to {largest} or less, or leave these photos out"
+        )
+
+
 def _use_cached_latents(
     config: DictConfig, data: RestorationDataModule, backbone: Backbone, settings: dict[str, Any], run_dir: Path
 ) -> None:
@@ -148,7 +165,7 @@ def _use_cached_latents(
     given, pairs = settings["latents"], data.train_pairs
     assert pairs is not None
     size = pairs.crop_size // backbone.vae_factor
-    folder = Path(given["folder"] or run_dir / "latents")
+    folder = Path(given["folder"] or run_dir / "latents").expanduser()
     large = copy.copy(pairs)
     large.crop_size = given["crop_size"]
     cache = LatentCache(

@@ -121,6 +121,7 @@ def test_values_inside_pass() -> None:
     assert word("cpu", pattern=r"cuda:\d+").problem("k", "cuda:1") is None
 
 
+LATENTS = {"stage": "prior", "pretrain.latents.count": 4}
 RELATIONS = [
     (
         {"trainer.budget_samples": 1000, "trainer.max_steps": 5, "trainer.batch_size": 4, "trainer.accumulate": 2, "trainer.devices": 3},
@@ -133,6 +134,14 @@ RELATIONS = [
     (
         {"data.crop_size": 96, "degradation.scale": 5},
         "data.crop_size=96 must be a multiple of 40 (of 8 and degradation.scale=5); the nearest is 80",
+    ),
+    (
+        LATENTS | {"pretrain.latents.crop_size": 64, "data.crop_size": 96},
+        "pretrain.latents.crop_size=64 is smaller than data.crop_size=96, whose crops are cut from it: the nearest is 96",
+    ),
+    (
+        LATENTS | {"pretrain.latents.crop_size": 512, "data.reduce_to": 384},
+        "data.reduce_to=384 would make photos smaller than pretrain.latents.crop_size=512: the nearest is 512",
     ),
     ({"data.val_size": 96, "data.reduce_to": 64}, "data.reduce_to=64 would make photos smaller than data.val_size=96: the nearest is 96"),
     ({"loss.terms.vsd.t_min": 980, "loss.terms.vsd.t_max": 980}, "loss.terms.vsd.t_min=980 must be below loss.terms.vsd.t_max=980"),

@@ -34,6 +34,23 @@ def _sides(values: Values) -> Iterator[str]:
             yield f"data.reduce_to={smallest} would make photos smaller than {key}={side}: the nearest is {side}"
 
 
+def _encoded(values: Values) -> Iterator[str]:
+    """What a prior's stream cuts its crops from is as large as they are, no larger than the photos, and can be degraded."""
+    if values.get("stage") != "prior" or not values.get("pretrain.latents.count"):
+        return
+    key = "pretrain.latents.crop_size"
+    side, crop, scale, smallest = (values.get(name) for name in (key, "data.crop_size", "degradation.scale", "data.reduce_to"))
+    if not isinstance(side, int):
+        return
+    if isinstance(crop, int) and side < crop:
+        yield f"{key}={side} is smaller than data.crop_size={crop}, whose crops are cut from it: the nearest is {crop}"
+    if isinstance(scale, int) and side % (unit := math.lcm(8, scale)):
+        nearest = max(unit, round(side / unit) * unit)
+        yield f"{key}={side} must be a multiple of {unit} (of 8 and degradation.scale={scale}); the nearest is {nearest}"
+    if isinstance(smallest, int) and smallest < side:
+        yield f"data.reduce_to={smallest} would make photos smaller than {key}={side}: the nearest is {side}"
+
+
 def _ends(values: Values) -> Iterator[str]:
     for key, low in values.items():
         prefix, _, name = key.rpartition(".")
@@ -102,4 +119,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (_sides, _ends, _overlaps, _sums, _terms, _budgets, _countless_crops, _recomputed)
+_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (
+    _sides,
+    _encoded,
+    _ends,
+    _overlaps,
+    _sums,
+    _terms,
+    _budgets,
+    _countless_crops,
+    _recomputed,
+)
