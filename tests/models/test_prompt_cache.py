@@ -14,7 +14,7 @@ from torch import Tensor
 
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.prompt_cache import fingerprints
+from osediff_exp.models.prompt_cache import feature_store, fingerprints
 from osediff_exp.models.prompt_cache.feature_store import FeatureStore
 from osediff_exp.models.prompt_cache.fingerprints import picture_keys, weights_key
 from osediff_exp.models.prompt_cache.tag_store import Entry, TagStore
@@ -240,3 +240,14 @@ def test_a_text_encoder_goes_by_every_bit_of_it(backbone: Backbone) -> None:
     changed = backbone.text_encoder_key()
     weight.data.view(-1)[7] = kept
     assert changed != before == backbone.text_encoder_key()
+
+
+def test_what_other_processes_keep_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that each counted only themselves would take twice the room."""
+    monkeypatch.setattr(feature_store, "_RECOUNT", 4)
+    kept = torch.zeros(2, 128)  # 1 KiB, and the file's header
+    stores = [FeatureStore(tmp_path, encoder="one", limit_gib=20 * 1100 / 2**30) for _ in range(2)]
+    for k in range(40):
+        for number, store in enumerate(stores):
+            store.add(f"{number}, {k}", kept)
+    assert 20 <= len(list(tmp_path.rglob("*.safetensors"))) <= 20 + 4
