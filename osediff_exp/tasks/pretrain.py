@@ -75,7 +75,6 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None
         val_seed=settings["val_seed"],
         report_dir=run_dir,
     )
-    data.setup("fit")  # photos are checked before anything is built
     figures = stages[config.stage](config, settings, data, run_dir)
     finish_distributed()
     return figures
@@ -108,6 +107,7 @@ def _initial(settings: dict[str, Any]) -> Backbone | None:
 def _prior_stage(config: DictConfig, settings: dict[str, Any], data: RestorationDataModule, run_dir: Path) -> dict[str, Any]:
     if settings["vae"] is None:
         raise UserError("pretrain.vae is not set: stage=prior needs the folder of a trained VAE (the 'vae' of a stage=vae run)")
+    data.setup("fit")
     names = [path.stem for paths in data.train_pairs.lists for path in paths]  # type: ignore[union-attr]
     if settings["latents"]["count"]:
         _check_sizes(data, settings["latents"]["crop_size"])
@@ -213,6 +213,7 @@ def _fit(
         enable_model_summary=False,
         enable_progress_bar=False,
     )
+    data.setup("fit")
     check_validation_share(len(data.val_pairs), trainer.world_size)  # type: ignore[arg-type]
     resume = checkpoint_to_resume(config, run_dir, steps="global_step")
     with ranks_watched():
