@@ -16,8 +16,9 @@ import torch
 from distributed_worker import every_critic, train
 from tiny_parts import largest_difference, make_module, make_terms, trainable, write_photos
 
-from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.backbone import Backbone, load_backbone
 
+EMBEDDED = Path(__file__).parents[1] / "osediff_exp" / "models" / "weights"
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
 
@@ -170,3 +171,31 @@ def test_a_rank_that_is_killed_ends_the_other_within_a_minute(victim: int, tmp_p
     assert "another process of this run has ended" in (tmp_path / "out" / "error.txt").read_text()
     assert "Traceback" not in (tmp_path / "said.txt").read_text()
     assert not (tmp_path / "out" / "error.log").exists()
+
+
+PRIOR_ON_TWO = (
+    *("task=pretrain", "stage=prior", "pretrain.devices=2", "pretrain.accelerator=cpu", "pretrain.max_steps=3", "pretrain.batch_size=1"),
+    *("pretrain.validate_every=2", "pretrain.precision=32-true", "pretrain.latents.count=6", "pretrain.latents.crop_size=64"),
+    *("pretrain.unet.block_out_channels=[16,16,16]", "pretrain.unet.attention_head_dim=1", "degradation=bicubic", "data.crop_size=32"),
+    *("data.val_size=32", "data.val_first=2", "data.num_workers=0", "hydra.run.dir=out", f"pretrain.vae={EMBEDDED / 'tiny' / 'vae'}"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [(), ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")], ids=["own", "torchrun"]
+)
+def test_a_prior_s_two_processes_share_one_tokenizer_and_write_everything_once(launcher: tuple[str, ...], tmp_path: Path) -> None:
+    """torchrun starts both at once; a BPE trained twice gives equal words other numbers, so the second must read the first's."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[1])}
+    command = [sys.executable, *launcher, "-m", "osediff_exp", *PRIOR_ON_TWO]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
+        *("backbone", "checkpoints", "config.yaml", "images", "latents", "metrics.csv", "result.json", "tokenizer")
+    }
+    assert json.loads((out / "result.json").read_text())["steps"] == 3
+    assert len(json.loads((out / "latents" / "latents.json").read_text())["entries"]) == 6
+    trained = load_backbone(sources=[str(out / "backbone")])
+    assert trained.tokenizer.get_vocab() == json.loads((out / "tokenizer" / "vocab.json").read_text())

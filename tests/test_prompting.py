@@ -41,7 +41,13 @@ BATCH = {
     "hq": torch.full((2, 3, 8, 8), 0.2),
     "lq": torch.full((2, 3, 8, 8), 0.7),
     "name": ["a", "b"],
-    "other": {"hq": torch.full((2, 3, 8, 8), 0.3), "lq": torch.full((2, 3, 8, 8), 0.8), "name": ["c", "d"]},
+    "path": ["a.png", "b.png"],
+    "other": {
+        "hq": torch.full((2, 3, 8, 8), 0.3),
+        "lq": torch.full((2, 3, 8, 8), 0.8),
+        "name": ["c", "d"],
+        "path": ["c.png", "d.png"],
+    },
 }
 OWN = {key: value for key, value in BATCH.items() if key != "other"}
 

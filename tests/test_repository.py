@@ -116,7 +116,7 @@ def test_the_readme_shows_commands() -> None:
 @pytest.mark.parametrize("argv", commands(), ids=" ".join)
 def test_every_command_of_the_readme_passes_the_checks(argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("LSDIR", "FFHQ", "photos", "RealSR/test_LR", "RealSR/test_HR", "RUN", "restored", "originals"):
+    for name in ("LSDIR", "FFHQ", "photos", "val", "RealSR/test_LR", "RealSR/test_HR", "RUN", "restored", "originals"):
         (tmp_path / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name / "photo.png")
     for name in ("ram_swin_large_14m.pth", "DAPE.pth", "x.npz"):

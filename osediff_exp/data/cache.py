@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,11 +18,18 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
+@dataclass
+class _Room:
+    """Bytes that may still be kept."""
+
+    free: float
+
+
 class ImageLoader:
     """Loads photos as (H, W, 3) uint8 and keeps the first ones that fit into memory.
 
     Nothing is ever dropped: samples are drawn uniformly, so any fixed subset of the photos is as good as the most recent ones. Each
-    loader worker has its own cache; the limit is per process.
+    loader worker has its own cache; the limit is per process, for all loaders that :meth:`beside` has made of one.
 
     Args:
         cache_images: False or 0: no cache; True: no limit; a number: the limit in MiB.
@@ -31,8 +39,14 @@ class ImageLoader:
 
     def __init__(self, *, cache_images: bool | int = False, reduce_to: int | None = None, store: PhotoStore | None = None) -> None:
         self.reduce_to, self.store = reduce_to, store
-        self._free = float("inf") if cache_images is True else int(cache_images) * MIB
+        self._room = _Room(float("inf") if cache_images is True else int(cache_images) * MIB)
         self._images: dict[Path, ByteImage] = {}
+
+    def beside(self) -> ImageLoader:
+        """Return a loader that reduces nothing and has no store, for the same memory: what one keeps, the other cannot."""
+        loader = ImageLoader()
+        loader._room = self._room
+        return loader
 
     def __call__(self, path: Path) -> ByteImage:
         """Return the photo; read-only where it is kept in memory or on disk.
@@ -43,8 +57,8 @@ class ImageLoader:
         if (cached := self._images.get(path)) is not None:
             return cached
         image = self._load(path)
-        if image.nbytes <= self._free:
-            self._free -= image.nbytes
+        if image.nbytes <= self._room.free:
+            self._room.free -= image.nbytes
             image = np.require(image, requirements="O")  # a mapped file becomes memory: a process may map some 65,000 files at most
             image.setflags(write=False)
             self._images[path] = image

@@ -100,8 +100,8 @@ class RestorationDataModule(pl.LightningDataModule):
         self.seed, self.val_seed, self.val_first = seed, val_seed, val_first
         self.val_roots = (val_lr_root, val_hr_root)
         self.verify, self.bad_images = verify, bad_images
-        self.cache_images = cache_images
-        self.store = PhotoStore(Path(cache_dir).expanduser(), limit_gib=cache_dir_gib) if cache_dir else None
+        store = PhotoStore(Path(cache_dir).expanduser(), limit_gib=cache_dir_gib) if cache_dir else None
+        self._load = ImageLoader(cache_images=cache_images, reduce_to=reduce_to, store=store)  # one: its limit is a process's
         self.report_dir = Path(report_dir) if report_dir else None
         self.with_other = with_other
         self.train_pairs: TrainingPairs | None = None
@@ -163,14 +163,12 @@ class RestorationDataModule(pl.LightningDataModule):
     def _find_val(self, check: ImageCheck) -> ValidationPairs | PairedFolder:
         lr_root, hr_root = self.val_roots
         if lr_root is not None:
-            pairs = PairedFolder(lr_root=lr_root, hr_root=hr_root, first=self.val_first, load=ImageLoader(cache_images=self.cache_images))
+            pairs = PairedFolder(lr_root=lr_root, hr_root=hr_root, first=self.val_first, load=self._load.beside())
             pairs.keep(lambda pictures: check.usable(pictures, min_size=1))
             return pairs
         pictures = [picture for source in self.val_sources for picture in source.pictures()][: self.val_first]
         usable = check.usable(pictures, min_size=self.val_size)
-        return ValidationPairs(
-            pictures=usable, degradation=self.degradation, size=self.val_size, seed=self.val_seed, load=self._new_loader()
-        )
+        return ValidationPairs(pictures=usable, degradation=self.degradation, size=self.val_size, seed=self.val_seed, load=self._load)
 
     def _check_one_size(self, pairs: ValidationPairs | PairedFolder) -> None:
         if isinstance(pairs, PairedFolder) and len(sizes := pairs.sizes()) > 1 and self.val_batch_size > 1:
@@ -190,18 +188,18 @@ class RestorationDataModule(pl.LightningDataModule):
             degradation=self.degradation,
             crop_size=self.crop_size,
             seed=self.seed,
-            load=self._new_loader(),
+            load=self._load,
         )
 
-    def _new_loader(self) -> ImageLoader:
-        return ImageLoader(cache_images=self.cache_images, reduce_to=self.reduce_to, store=self.store)
-
-    def names(self) -> list[str]:
-        """Return the names of all training and validation pictures that :meth:`setup` has found."""
-        train = [path.stem for paths in (self.train_pairs.lists if self.train_pairs is not None else ()) for path in paths]
+    def named_files(self) -> tuple[list[str], list[Path]]:
+        """Return the names of all training and validation pictures that :meth:`setup` has found, and their files."""
+        paths = [path for paths in (self.train_pairs.lists if self.train_pairs is not None else ()) for path in paths]
+        named = [(path.stem, path) for path in paths]
         if isinstance(self.val_pairs, PairedFolder):
-            return [*train, *(hr.stem for _, hr in self.val_pairs.pairs)]
-        return [*train, *(picture.name for picture in (self.val_pairs.pictures if self.val_pairs is not None else ()))]
+            named += [(hr.stem, hr) for _, hr in self.val_pairs.pairs]
+        elif self.val_pairs is not None:
+            named += [(picture.name, picture.path) for picture in self.val_pairs.pictures]
+        return [name for name, _ in named], [path for _, path in named]
 
     # ---- loaders
 

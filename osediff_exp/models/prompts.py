@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -30,6 +31,10 @@ class PromptExtractor(ABC):
     def __call__(self, images: Tensor, names: list[str]) -> list[str]:
         """Return B prompts for images (B, 3, H, W) in [0, 1] called ``names``."""
 
+    def of_crops(self, images: Tensor, names: list[str], paths: list[str]) -> list[str]:
+        """Return the prompts of pictures (B, 3, H, W) that were cut from the files ``paths``, of which two may have one name."""
+        return self(images, names)
+
     def of_photos(self, photos: Sequence[Photo], *, like: Tensor) -> list[str]:
         """Return the prompts of whole photos, whatever their sizes; a network runs where ``like`` is."""
         return [self(photo.load()[None].to(like.device), [photo.name])[0] for photo in photos]
@@ -47,8 +52,8 @@ class PromptExtractor(ABC):
         """The extractor that a training asks; most sources have one for everything."""
         return self
 
-    def expect(self, names: Sequence[str]) -> None:  # noqa: B027 - most sources know every picture
-        """Raise UserError where pictures of these names could not be told about: said before a training, not in the midst of it."""
+    def expect(self, names: Sequence[str], paths: Sequence[Path]) -> None:  # noqa: B027 - most sources know every picture
+        """Raise UserError where the pictures ``names``, of the files ``paths``, could not be told about; asked before a training."""
 
     def figures(self) -> dict[str, float]:
         """Return what finding prompts took so far: flat figures for result.json; empty where it took nothing."""
@@ -103,19 +108,20 @@ class TaggedPrompt(PromptExtractor):
         prompt: the suffix, the same for every image.
         tagger: names what is in an image.
         max_tags: most tags of an image, at least 1; None: all.
-        threshold: tags that score less, in [0, 1], are left out.
+        threshold: tags that score less, in [0, 1], are left out; None: none is.
         prefix: words before the tags.
 
     Raises:
         UserError: if ``max_tags`` or ``threshold`` is out of range.
     """
 
-    def __init__(self, *, prompt: str, tagger: Tagger, max_tags: int | None, threshold: float = 0.0, prefix: str = "") -> None:
+    def __init__(self, *, prompt: str, tagger: Tagger, max_tags: int | None, threshold: float | None = None, prefix: str = "") -> None:
         if max_tags is not None and max_tags < 1:
             raise UserError(f"prompt.extractor.max_tags={max_tags}: give at least 1, or choose prompt=fixed for no tags")
-        if not 0.0 <= threshold <= 1.0:
+        if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise UserError(f"prompt.extractor.threshold={threshold}: give a tag's least score, from 0 to 1")
-        self.prompt, self.tagger, self.max_tags, self.threshold, self.prefix = prompt, tagger, max_tags, threshold, prefix
+        self.prompt, self.tagger, self.max_tags, self.prefix = prompt, tagger, max_tags, prefix
+        self.threshold = 0.0 if threshold is None else threshold
 
     def __call__(self, images: Tensor, names: list[str]) -> list[str]:
         return [self._prompt(words) for words in self.words_of(images)]

@@ -42,4 +42,4 @@ class BatchPrompts:
     def _of(self, extractor: PromptExtractor, batch: dict[str, Any], image: str) -> list[str]:
         if image == "photo":
             return extractor.of_photos([PhotoFile(Path(path)) for path in batch["path"]], like=batch["hq"])
-        return extractor(batch[image], batch["name"])
+        return extractor.of_crops(batch[image], batch["name"], batch["path"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -23,11 +25,19 @@ def load_vae(folder: Path) -> AutoencoderKL:
     """Return the VAE of the first stage.
 
     Raises:
-        UserError: if the folder has none.
+        UserError: if the folder has none, or its files are damaged or no safetensors.
     """
+    remedy = "train it first with stage=vae and pass its run folder's 'vae'"
     if not (folder / "config.json").is_file():
-        raise UserError(f"pretrain.vae={folder} has no config.json: train it first with stage=vae and pass its run folder's 'vae'")
-    return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+        raise UserError(f"pretrain.vae={folder} has no config.json: {remedy}")
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
+        if kind != AutoencoderKL.__name__:
+            raise UserError(f"pretrain.vae={folder} is a {kind or 'network of another kind'}, no AutoencoderKL: {remedy}")
+        return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"pretrain.vae={folder} cannot be read ({reason}): {remedy}") from error
 
 
 def carry_over(network: nn.Module, source: nn.Module) -> tuple[int, int]:

@@ -8,8 +8,11 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from osediff_exp.models.prompt_cache.fingerprints import digest
 from osediff_exp.models.prompts import split_prompt
+from osediff_exp.whole_files import whole_file
 
+_KEY = "made_from.txt"
 _START, _END, _SUFFIX = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
@@ -17,8 +20,11 @@ def train_tokenizer(folder: Path, *, prompts: list[str], content_words: list[str
     """Train the tokenizer, write its ``vocab.json`` and ``merges.txt`` to ``folder`` and return it.
 
     Any text can be tokenised (all 256 bytes are in the vocabulary); words of the prompts become one token each first, then frequent
-    content words, up to ``vocab_size`` entries including the two special tokens.
+    content words, up to ``vocab_size`` entries including the two special tokens. A folder that holds this very tokenizer is read as it is.
     """
+    made_from = _key(prompts, content_words, vocab_size, max_length)
+    if holds_tokenizer(folder, prompts=prompts, content_words=content_words, vocab_size=vocab_size, max_length=max_length):
+        return CLIPTokenizer.from_pretrained(folder)
     # The prompts' words are repeated so that their merges come before any content word's.
     words = [word for prompt in prompts for term in split_prompt(prompt) for word in term.lower().split()] * 100 + content_words
     bpe = Tokenizer(models.BPE(end_of_word_suffix=_SUFFIX, fuse_unk=False))
@@ -42,4 +48,16 @@ def train_tokenizer(folder: Path, *, prompts: list[str], content_words: list[str
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length}
     settings |= {"bos_token": _START, "eos_token": _END, "pad_token": _END}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    with whole_file(folder / _KEY) as temporary:  # the last one: the folder is whole
+        temporary.write_text(made_from)
     return CLIPTokenizer.from_pretrained(folder)
+
+
+def holds_tokenizer(folder: Path, *, prompts: list[str], content_words: list[str], vocab_size: int, max_length: int) -> bool:
+    """Tell whether :func:`train_tokenizer` has filled the folder, from these very words."""
+    key = folder / _KEY
+    return key.is_file() and key.read_text() == _key(prompts, content_words, vocab_size, max_length)
+
+
+def _key(prompts: list[str], content_words: list[str], vocab_size: int, max_length: int) -> str:
+    return digest(json.dumps([prompts, content_words, vocab_size, max_length]))

@@ -22,19 +22,24 @@ from osediff_exp.callbacks.ema import warmed_up_decay
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.callbacks.progress import LiveProgress
 from osediff_exp.callbacks.skip_bad_steps import SkipBadSteps
+from osediff_exp.data.arguments import MULTIPLE
+from osediff_exp.data.checks import find_bad_images
 from osediff_exp.data.datamodule import RestorationDataModule
+from osediff_exp.data.images import read_size
 from osediff_exp.errors import UserError, nearest
-from osediff_exp.models.backbone import Backbone, fingerprint_of, load_backbone, save_backbone
+from osediff_exp.models.backbone import Backbone, load_backbone, save_backbone
+from osediff_exp.module import check_validation_share
 from osediff_exp.pretraining.autoencoder import AutoencoderPretraining, latent_scaling_factor
 from osediff_exp.pretraining.captions import content_words
 from osediff_exp.pretraining.initial import initial_backbone, load_vae
-from osediff_exp.pretraining.latents import CachedLatents, cache_latents
+from osediff_exp.pretraining.latents import CachedLatents, LatentCache
 from osediff_exp.pretraining.pictures import PretrainingPictures
 from osediff_exp.pretraining.prior import PriorPretraining
+from osediff_exp.pretraining.tokenizer import holds_tokenizer
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.runtime import prepare_process, quiet_libraries
 from osediff_exp.tasks.dape import DAPE, dape_module, save_dape
-from osediff_exp.tasks.ranks import ranks_watched
+from osediff_exp.tasks.ranks import after_rank_zero, finish_distributed, leave_process_group, ranks_watched
 from osediff_exp.tasks.resuming import checkpoint_to_resume
 
 log = logging.getLogger(__name__)
@@ -61,6 +66,7 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None
         raise UserError(f"stage={config.stage} is unknown: use vae, prior or dape.{nearest(str(config.stage), stages)}")
     quiet_libraries()
     prepare_process(seed=config.seed)
+    leave_process_group()  # of an earlier arm in this process that failed: ours has other ranks
     settings: Any = OmegaConf.to_container(config.pretrain, resolve=True)
     data = instantiate(config.data.datamodule, _partial_=True)(
         degradation=instantiate(config.degradation),
@@ -69,7 +75,9 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None
         val_seed=settings["val_seed"],
         report_dir=run_dir,
     )
-    return stages[config.stage](config, settings, data, run_dir)
+    figures = stages[config.stage](config, settings, data, run_dir)
+    finish_distributed()
+    return figures
 
 
 def _vae_stage(config: DictConfig, settings: dict[str, Any], data: RestorationDataModule, run_dir: Path) -> dict[str, Any]:
@@ -81,12 +89,13 @@ def _vae_stage(config: DictConfig, settings: dict[str, Any], data: RestorationDa
     )
     trainer = _fit(module, data, config, settings, run_dir)
     vae = module.vae.float().eval()
-    if before and not settings["train_encoder"]:  # the same latents: a prior of theirs keeps its unit
-        vae.register_to_config(scaling_factor=before.scaling_factor)
-    else:
-        samples = [data.train_pairs[index]["hq"][None] for index in range(256)]  # type: ignore[index]
-        vae.register_to_config(scaling_factor=round(latent_scaling_factor(vae, samples), 5))
-    vae.save_pretrained(run_dir / "vae")
+    if trainer.is_global_zero:
+        if before and not settings["train_encoder"]:  # the same latents: a prior of theirs keeps its unit
+            vae.register_to_config(scaling_factor=before.scaling_factor)
+        else:
+            samples = [data.train_pairs[index]["hq"][None] for index in range(256)]  # type: ignore[index]
+            vae.register_to_config(scaling_factor=round(latent_scaling_factor(vae, samples), 5))
+        vae.save_pretrained(run_dir / "vae")
     return _figures(trainer, vae) | {"scaling_factor": vae.config.scaling_factor}
 
 
@@ -100,49 +109,76 @@ def _prior_stage(config: DictConfig, settings: dict[str, Any], data: Restoration
         raise UserError("pretrain.vae is not set: stage=prior needs the folder of a trained VAE (the 'vae' of a stage=vae run)")
     data.setup("fit")
     names = [path.stem for paths in data.train_pairs.lists for path in paths]  # type: ignore[union-attr]
+    if settings["latents"]["count"]:
+        _check_sizes(data, settings["latents"]["crop_size"])
+    init, tokenizer = _initial(settings), run_dir / "tokenizer"
+    words = {
+        "prompts": [settings["positive_prompt"], settings["negative_prompt"]],
+        "content_words": [word for name in names for word in content_words(name)],
+        "vocab_size": settings["vocab_size"],
+    }
+    if init is None:
+        length = settings["text_encoder"]["max_position_embeddings"]
+        after_rank_zero(lambda: holds_tokenizer(tokenizer, **words, max_length=length), watched=tokenizer / "vocab.json")
     backbone = initial_backbone(
-        vae=load_vae(Path(settings["vae"])),
-        **{key: settings[key] for key in ("unet", "text_encoder", "scheduler", "vocab_size")},
-        tokenizer_folder=run_dir / "tokenizer",
-        prompts=[settings["positive_prompt"], settings["negative_prompt"]],
-        content_words=[word for name in names for word in content_words(name)],
-        init=_initial(settings),
+        vae=load_vae(Path(settings["vae"]).expanduser()),
+        **{key: settings[key] for key in ("unet", "text_encoder", "scheduler")},
+        tokenizer_folder=tokenizer,
+        **words,
+        init=init,
     )
     keys = ["positive_prompt", "negative_prompt", "degraded_fraction", "drop_probability"]
     keys += ["learning_rate", "weight_decay", "warmup_steps", "max_steps"]
     module = PriorPretraining(backbone=backbone, seed=config.seed, **{key: settings[key] for key in keys})
     if settings["latents"]["count"]:
-        _use_cached_latents(data, backbone, settings, run_dir)
+        _use_cached_latents(config, data, backbone, settings, run_dir)
     trainer = _fit(module, data, config, settings, run_dir)
-    save_backbone(backbone.eval(), run_dir / "backbone")
+    if trainer.is_global_zero:
+        save_backbone(backbone.eval(), run_dir / "backbone")
     return _figures(trainer, backbone.unet, backbone.text_encoder)
 
 
 def _dape_stage(config: DictConfig, settings: dict[str, Any], data: RestorationDataModule, run_dir: Path) -> dict[str, Any]:
     module = dape_module(config, settings)
     trainer = _fit(module, data, config, settings | {"ema_decay": None}, run_dir)  # the authors' recipe averages no weights
-    save_dape(module, run_dir)
+    if trainer.is_global_zero:
+        save_dape(module, run_dir)
     return _figures(trainer, module.network) | {"params_trained": module.num_trained, "output": str(run_dir / DAPE)}
 
 
-def _use_cached_latents(data: RestorationDataModule, backbone: Backbone, settings: dict[str, Any], run_dir: Path) -> None:
+def _check_sizes(data: RestorationDataModule, crop_size: int) -> None:
+    """Raise UserError where a training photo is too small to be encoded: the stream's own crops may be smaller."""
+    assert data.train_pairs is not None
+    paths = list(dict.fromkeys(path for paths in data.train_pairs.lists for path in paths))
+    if small := find_bad_images(paths, min_size=crop_size):
+        largest = min(min(read_size(image.path)) for image in small) // MULTIPLE * MULTIPLE
+        raise UserError(
+            f"pretrain.latents.crop_size={crop_size} is larger than {len(small)} of {len(paths)} training photos, {small[0]} first: "
+            f"set it to {largest} or less, or leave these photos out"
+        )
+
+
+def _use_cached_latents(
+    config: DictConfig, data: RestorationDataModule, backbone: Backbone, settings: dict[str, Any], run_dir: Path
+) -> None:
     """Encode photos once and let the stream cut its samples out of their latents."""
     given, pairs = settings["latents"], data.train_pairs
     assert pairs is not None
     size = pairs.crop_size // backbone.vae_factor
-    folder = Path(given["folder"] or run_dir / "latents")
+    folder = Path(given["folder"] or run_dir / "latents").expanduser()
     large = copy.copy(pairs)
     large.crop_size = given["crop_size"]
+    cache = LatentCache(
+        folder,
+        pairs=large,
+        vae=backbone.vae,
+        count=given["count"],
+        degraded_fraction=settings["degraded_fraction"],
+        degradation=OmegaConf.to_container(config.degradation, resolve=True),  # type: ignore[arg-type]
+    )
+    after_rank_zero(cache.is_whole, watched=cache.record)
     with FileProgress(total=given["count"], label="encoding photos", console=Console()) as progress:
-        cache_latents(
-            folder,
-            pairs=large,
-            vae=backbone.vae,
-            count=given["count"],
-            degraded_fraction=settings["degraded_fraction"],
-            fingerprint=fingerprint_of(backbone.vae, *(str(path) for paths in pairs.lists for path in paths)),
-            on_encoded=progress.advance,
-        )
+        cache.fill(progress.advance)
     data.train_pairs = CachedLatents(folder=folder, size=size, seed=pairs.seed)  # type: ignore[assignment]
 
 
@@ -166,16 +202,19 @@ def _fit(
         enable_checkpointing=False,
         logger=loggers,
         callbacks=[
-            *([_AveragedWeights(avg_fn=_ema(settings["ema_decay"]))] if settings["ema_decay"] is not None else []),
             SkipBadSteps(limit=settings["max_bad_steps"], folder=run_dir),
             _Position(),
             *([PretrainingPictures(folder=run_dir / "images")] if hasattr(module, "pictures") else []),
+            # Behind the pictures: at a validation's end it takes the average out of the module again.
+            *([_AveragedWeights(avg_fn=_ema(settings["ema_decay"]))] if settings["ema_decay"] is not None else []),
             PretrainingCheckpoint(every=settings["validate_every"], folder=str(run_dir / "checkpoints")),
             LiveProgress(),
         ],
         enable_model_summary=False,
         enable_progress_bar=False,
     )
+    data.setup("fit")
+    check_validation_share(len(data.val_pairs), trainer.world_size)  # type: ignore[arg-type]
     resume = checkpoint_to_resume(config, run_dir, steps="global_step")
     with ranks_watched():
         trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume), weights_only=True)

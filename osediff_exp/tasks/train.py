@@ -32,7 +32,7 @@ from osediff_exp.tasks.costs import restoring_macs
 from osediff_exp.tasks.methods import build_method
 from osediff_exp.tasks.precision import with_precision
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
-from osediff_exp.tasks.ranks import ranks_watched
+from osediff_exp.tasks.ranks import finish_distributed, leave_process_group, ranks_watched
 from osediff_exp.tasks.resuming import Start, start_of
 from osediff_exp.tasks.stages import earlier_runs
 
@@ -43,14 +43,14 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     """Train as configured; return the final validation figures and what the run cost."""
     quiet_libraries()
     prepare_process(seed=config.seed)
-    _leave_process_group()  # of an earlier arm in this process that failed: ours has other ranks
+    leave_process_group()  # of an earlier arm in this process that failed: ours has other ranks
     start = start_of(config, run_dir)
     backbone = instantiate(config.backbone.loader)
     config = with_precision(config, backbone)
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
     module = build_module(config, backbone, run_dir)
-    module.prompts.extractor.expect(data.names())
+    module.prompts.extractor.expect(*data.named_files())
     if config.init is not None and start.checkpoint is None:
         start_from(config.init, module.generator, backbone, OmegaConf.to_container(config.generator, resolve=True))  # type: ignore[arg-type]
     stop, clock = StopAfterStep(), TrainingTime(before=start.seconds)
@@ -75,7 +75,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
             logger.finalize("success")
             if isinstance(logger, WandbRun):
                 logger.finish(result)
-    _finish_distributed()
+    finish_distributed()
     return result
 
 
@@ -206,15 +206,3 @@ def _device(trainer: pl.Trainer) -> str:
     # Not the module's own device: Lightning brings a module back to the CPU when it has finished.
     kind = trainer.strategy.root_device.type
     return kind if trainer.world_size == 1 else f"{trainer.world_size} x {kind}"
-
-
-def _finish_distributed() -> None:
-    """Let all ranks finish together: leaving while others still talk crashes now and then."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-    _leave_process_group()
-
-
-def _leave_process_group() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from osediff_exp.bars import UNBOUNDED_STEPS
 from osediff_exp.cli.check import _is_ours, check, resolved
 from osediff_exp.cli.compose import open_composer
 from osediff_exp.cli.conf_tree import conf_dir
@@ -120,14 +121,27 @@ def test_values_inside_pass() -> None:
     assert word("cpu", pattern=r"cuda:\d+").problem("k", "cuda:1") is None
 
 
+LATENTS = {"stage": "prior", "pretrain.latents.count": 4}
 RELATIONS = [
     (
         {"trainer.budget_samples": 1000, "trainer.max_steps": 5, "trainer.batch_size": 4, "trainer.accumulate": 2, "trainer.devices": 3},
         "trainer.max_steps=5, but trainer.budget_samples=1000 allows 41: leave one of them out",
     ),
     (
+        {"task.name": "tag", "trainer.max_steps": UNBOUNDED_STEPS, "trainer.budget_minutes": 5.0, "tag.samples": None, "input": None},
+        "trainer.budget_minutes=5.0 does not say how many crops to tag: set tag.samples to a number, or trainer.max_steps",
+    ),
+    (
         {"data.crop_size": 96, "degradation.scale": 5},
         "data.crop_size=96 must be a multiple of 40 (of 8 and degradation.scale=5); the nearest is 80",
+    ),
+    (
+        LATENTS | {"pretrain.latents.crop_size": 64, "data.crop_size": 96},
+        "pretrain.latents.crop_size=64 is smaller than data.crop_size=96, whose crops are cut from it: the nearest is 96",
+    ),
+    (
+        LATENTS | {"pretrain.latents.crop_size": 512, "data.reduce_to": 384},
+        "data.reduce_to=384 would make photos smaller than pretrain.latents.crop_size=512: the nearest is 512",
     ),
     ({"data.val_size": 96, "data.reduce_to": 64}, "data.reduce_to=64 would make photos smaller than data.val_size=96: the nearest is 96"),
     ({"loss.terms.vsd.t_min": 980, "loss.terms.vsd.t_max": 980}, "loss.terms.vsd.t_min=980 must be below loss.terms.vsd.t_max=980"),

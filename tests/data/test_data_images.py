@@ -136,3 +136,13 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:4000])
     with pytest.raises(UserError, match=r"cut\.png cannot be decoded .* data\.verify=full"):
         ImageLoader()(path)
+
+
+def test_loaders_side_by_side_share_the_memory(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{k}.png" for k in range(2)]
+    for path in paths:
+        Image.new("RGB", (512, 512)).save(path)  # three quarters of a MiB
+    load = ImageLoader(cache_images=1)
+    beside = load.beside()
+    assert load(paths[0]) is load(paths[0])
+    assert beside(paths[1]) is not beside(paths[1])

@@ -101,9 +101,9 @@ def test_osediff_holds_the_recipes_figures() -> None:
 def test_light_differs_from_osediff_only_in_its_lighter_figures() -> None:
     degradation = build("light")
     assert isinstance(degradation, RealESRGANDegradation)
-    lighter = {"resize": ((0.2, 0.7, 0.1), (0.3, 1.5)), "noise": (0.5, (1.0, 15.0), (0.05, 3.0), 0.4), "jpeg": (60.0, 95.0)}
+    lighter = {"resize": ((0.2, 0.7, 0.1), (0.3, 1.5)), "noise": (0.5, (1.0, 15.0), (0.05, 2.0), 0.4), "jpeg": (60.0, 95.0)}
     assert _figures(degradation.first) == FIRST | lighter
-    lighter = {"resize": ((0.3, 0.4, 0.3), (0.6, 1.2)), "noise": (0.5, (1.0, 12.0), (0.05, 2.5), 0.4), "jpeg": (60.0, 100.0)}
+    lighter = {"resize": ((0.3, 0.4, 0.3), (0.6, 1.2)), "noise": (0.5, (1.0, 12.0), (0.05, 1.0), 0.4), "jpeg": (60.0, 100.0)}
     assert _figures(degradation.second) == SECOND | lighter | {"blur": 0.5}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.prompt_cache import fingerprints
+from osediff_exp.models.prompt_cache import feature_store, fingerprints
 from osediff_exp.models.prompt_cache.feature_store import FeatureStore
 from osediff_exp.models.prompt_cache.fingerprints import picture_keys, weights_key
 from osediff_exp.models.prompt_cache.tag_store import Entry, TagStore
@@ -138,7 +138,8 @@ def test_a_damaged_line_is_passed_by(tmp_path: Path) -> None:
     (file,) = (tmp_path / "tags" / "aa").glob("*.jsonl")
     damaged = b'\x00\x00{"key"\n{"key": "z", "tags": [["sea"]], "seconds": 1}\n{"key": "w"}\n'
     file.write_bytes(file.read_bytes() + damaged)
-    assert len(TagStore(tmp_path, tagger="aa", described={})) == 1
+    again = TagStore(tmp_path, tagger="aa", described={})
+    assert [again.get(key) for key in ("x", "z", "w")] == [SEA, None, None]
 
 
 def test_a_running_process_sees_what_another_writes(tmp_path: Path) -> None:
@@ -240,3 +241,14 @@ def test_a_text_encoder_goes_by_every_bit_of_it(backbone: Backbone) -> None:
     changed = backbone.text_encoder_key()
     weight.data.view(-1)[7] = kept
     assert changed != before == backbone.text_encoder_key()
+
+
+def test_what_other_processes_keep_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that each counted only themselves would take twice the room."""
+    monkeypatch.setattr(feature_store, "_RECOUNT", 4)
+    kept = torch.zeros(2, 128)  # 1 KiB, and the file's header
+    stores = [FeatureStore(tmp_path, encoder="one", limit_gib=20 * 1100 / 2**30) for _ in range(2)]
+    for k in range(40):
+        for number, store in enumerate(stores):
+            store.add(f"{number}, {k}", kept)
+    assert 20 <= len(list(tmp_path.rglob("*.safetensors"))) <= 20 + 4

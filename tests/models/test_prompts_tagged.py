@@ -19,7 +19,7 @@ from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.prompts import FixedPrompt, TaggedPrompt, with_words
 from osediff_exp.models.taggers.base import Tag, Tagger
 from osediff_exp.models.taggers.cached import CachedTagger
-from osediff_exp.models.taggers.imagenet import ImageNetPrompt
+from osediff_exp.models.taggers.imagenet import ImageNetPrompt, imagenet_classes
 
 CONF = Path(__file__).parents[2] / "conf"
 needs_weights = pytest.mark.skipif(
@@ -47,9 +47,10 @@ PICTURES = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, 8, 8)
         ("clean, sharp", 3, 0.6, ["cat, clean, sharp", "clean, sharp", "clean, sharp"]),
         ("clean, sharp", 1, 0.0, ["cat, clean, sharp", "clean, sharp", "snow, clean, sharp"]),
         ("", 2, 0.0, ["cat, fox", "", "snow"]),
+        ("", None, None, ["cat, fox, dog", "", "snow"]),
     ],
 )
-def test_tags_come_before_the_fixed_prompt(prompt: str, max_tags: int, threshold: float, expected: list[str]) -> None:
+def test_tags_come_before_the_fixed_prompt(prompt: str, max_tags: int | None, threshold: float | None, expected: list[str]) -> None:
     extractor = TaggedPrompt(prompt=prompt, tagger=TableTagger(), max_tags=max_tags, threshold=threshold)
     assert extractor(PICTURES, ["a", "b", "c"]) == expected
 
@@ -69,6 +70,18 @@ def test_a_checkpoint_builds_the_extractor_that_the_configuration_names() -> Non
     assert isinstance(extractor, ImageNetPrompt)
     assert isinstance(prompt, dict)
     assert (extractor.prompt, extractor.max_tags, extractor.threshold) == (prompt["positive"], 2, 0.1)
+
+
+@needs_weights
+def test_null_is_all_tags_and_no_threshold() -> None:
+    pictures = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    everything = ImageNetPrompt(prompt="", max_tags=None, threshold=None)
+    assert set(everything.words_of(pictures)[0]) == set(imagenet_classes())
+    surest = ImageNetPrompt(prompt="", max_tags=None, threshold=0.001).words_of(pictures)[0]
+    assert 10 < len(surest) < 1000
+    assert surest == everything.words_of(pictures)[0][: len(surest)]
+    usual = (ImageNetPrompt(prompt="", max_tags=max_tags).tagger for max_tags in (3, None))
+    assert len({tagger.fingerprint for tagger in usual if isinstance(tagger, CachedTagger)}) == 1  # they share what is cached
 
 
 @needs_weights

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,20 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from tiny_parts import SCHEDULER, random_backbone
+from tiny_parts import SCHEDULER, random_backbone, write_photos
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from osediff_exp.data.cache import ImageLoader
+from osediff_exp.data.pairs import TrainingPairs
+from osediff_exp.degradations.bicubic import BicubicDegradation
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.pretraining.autoencoder import AutoencoderPretraining
 from osediff_exp.pretraining.initial import carry_over, initial_backbone
-from osediff_exp.pretraining.latents import CachedLatents, cache_latents
+from osediff_exp.pretraining.latents import CachedLatents, LatentCache
 from osediff_exp.pretraining.prior import PriorPretraining
+from osediff_exp.pretraining.tokenizer import holds_tokenizer, train_tokenizer
 from osediff_exp.randomness import torch_generator
 from osediff_exp.runtime import quiet_libraries
 
@@ -155,6 +161,18 @@ def grown(folder: Path, init: Backbone | None, vae: AutoencoderKL) -> Backbone:
     )
 
 
+def test_a_tokenizer_of_the_same_words_is_read_again(tmp_path: Path) -> None:
+    """Trained anew it would number the words otherwise, and a training that goes on would read nonsense."""
+    words: dict[str, Any] = {"prompts": ["sharp photo"], "content_words": ["house", "tree", "castle", "bridge"] * 3, "max_length": 16}
+    first = train_tokenizer(tmp_path, vocab_size=600, **words)
+    written = (tmp_path / "vocab.json").stat().st_mtime_ns
+    assert train_tokenizer(tmp_path, vocab_size=600, **words).get_vocab() == first.get_vocab()
+    assert (tmp_path / "vocab.json").stat().st_mtime_ns == written
+    assert not holds_tokenizer(tmp_path, vocab_size=601, **words)
+    train_tokenizer(tmp_path, vocab_size=601, **words)
+    assert holds_tokenizer(tmp_path, vocab_size=601, **words)
+
+
 def test_a_prior_goes_on_in_another_architecture_with_tokenizer_and_text_encoder(tmp_path: Path) -> None:
     first = random_backbone(tmp_path / "first")
     second = grown(tmp_path / "second", first, first.vae)
@@ -185,6 +203,9 @@ class Pairs:
     """Stands for the training stream: bright sharp pictures, dark degraded ones."""
 
     seed, crop_size = 4, 32
+    lists: Sequence[Sequence[Path]] = ()
+    cumulative: Sequence[float] = (1.0,)
+    load = ImageLoader()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         picture = Pictures()[index % 4]
@@ -194,13 +215,16 @@ class Pairs:
 def test_cached_latents_are_the_encoder_s_and_an_interrupted_call_goes_on(tmp_path: Path) -> None:
     torch.manual_seed(0)
     vae = AutoencoderKL(**ARCHITECTURE).eval()
-    settings: dict[str, Any] = {"pairs": Pairs(), "vae": vae, "degraded_fraction": 0.5, "fingerprint": "a"}
-    cache_latents(tmp_path / "whole", count=200, **settings)
-    cache_latents(tmp_path / "killed", count=200, **settings)
+    settings: dict[str, Any] = {"pairs": Pairs(), "vae": vae, "degraded_fraction": 0.5, "degradation": {"scale": 4}}
+    LatentCache(tmp_path / "whole", count=200, **settings).fill()
+    LatentCache(tmp_path / "killed", count=200, **settings).fill()
     record = json.loads((tmp_path / "killed" / "latents.json").read_text())
     (tmp_path / "killed" / "latents.json").write_text(json.dumps(record | {"entries": record["entries"][:100]}))
     np.load(tmp_path / "killed" / "latents.npy", mmap_mode="r+")[100:] = 0
-    cache_latents(tmp_path / "killed", count=200, **settings)
+    killed = LatentCache(tmp_path / "killed", count=200, **settings)
+    assert not killed.is_whole()
+    killed.fill()
+    assert killed.is_whole()
     whole = CachedLatents(folder=tmp_path / "whole", size=16, seed=1)
     assert np.array_equal(whole.latents, CachedLatents(folder=tmp_path / "killed", size=16, seed=1).latents)
     share = np.mean([entry["degraded"] for entry in whole.entries])
@@ -209,13 +233,48 @@ def test_cached_latents_are_the_encoder_s_and_an_interrupted_call_goes_on(tmp_pa
     with torch.no_grad():
         expected = vae.encode(2 * Pairs()[k]["lq"][None] - 1).latent_dist.mode()[0] * vae.config.scaling_factor
     assert np.allclose(whole.latents[k], expected.numpy(), atol=2e-3, rtol=1e-3)
-    with pytest.raises(UserError, match="another VAE"):
-        cache_latents(tmp_path / "whole", count=200, **settings | {"fingerprint": "b"})
+
+
+def test_cached_latents_of_anything_else_are_refused_by_name(tmp_path: Path) -> None:
+    photos = [write_photos(tmp_path / name, 2) for name in ("a", "b")]
+    vae = AutoencoderKL(**ARCHITECTURE).eval()
+
+    def fill(*, reduce_to: int | None = None, weights: Sequence[float] = (1, 1), scale: int = 4, fraction: float = 0.5) -> None:
+        pairs = TrainingPairs(
+            lists=[sorted(folder.iterdir()) for folder in photos], weights=weights, degradation=BicubicDegradation(scale=4), crop_size=16,
+            seed=1, load=ImageLoader(reduce_to=reduce_to),
+        )  # fmt: skip
+        LatentCache(tmp_path / "to", pairs=pairs, vae=vae, count=2, degraded_fraction=fraction, degradation={"scale": scale}).fill()
+
+    fill()
+    fill()
+    others: list[tuple[str, dict[str, Any]]] = [
+        ("reduce_to", {"reduce_to": 32}), ("weights", {"weights": (1, 2)}), ("degradation", {"scale": 2}),
+        ("degraded_fraction", {"fraction": 0.1}),
+    ]  # fmt: skip
+    for name, other in others:
+        with pytest.raises(UserError, match=rf"holds latents made otherwise \({name}\)"):
+            fill(**other)
+    factor = vae.config.scaling_factor
+    vae.register_to_config(scaling_factor=2 * factor)
+    with pytest.raises(UserError, match=r"\(scaling_factor\)"):
+        fill()
+    vae.register_to_config(scaling_factor=factor)
+    with torch.no_grad():
+        vae.encoder.conv_in.weight.neg_()
+    with pytest.raises(UserError, match=r"\(VAE\)"):
+        fill()
+    with torch.no_grad():
+        vae.encoder.conv_in.weight.neg_()
+    fill()
+    os.utime(photos[1] / "1.png", (1, 1))
+    with pytest.raises(UserError, match=r"\(photos\)"):
+        fill()
 
 
 def test_a_window_of_cached_latents_belongs_to_seed_and_sample(tmp_path: Path) -> None:
     vae = AutoencoderKL(**ARCHITECTURE).eval()
-    cache_latents(tmp_path, pairs=Pairs(), vae=vae, count=6, degraded_fraction=0.5, fingerprint="a")  # type: ignore[arg-type]
+    LatentCache(tmp_path, pairs=Pairs(), vae=vae, count=6, degraded_fraction=0.5, degradation={}).fill()  # type: ignore[arg-type]
     first, again, other = (CachedLatents(folder=tmp_path, size=8, seed=seed)[5] for seed in (1, 1, 2))
     assert torch.equal(first["latent"], again["latent"])
     assert first["latent"].shape == (4, 8, 8)

@@ -82,6 +82,10 @@ def test_the_samples_are_those_of_all_devices_and_updates(weights: Path, tmp_pat
     trainer = ["trainer.max_steps=10", "trainer.batch_size=4", "trainer.devices=2", "trainer.accumulate=3", "trainer.critic_updates=2"]
     assert num_samples(configuration(weights, tmp_path, *trainer)) == 480
     assert num_samples(configuration(weights, tmp_path, "tag.samples=7")) == 7
+    minutes = ["trainer.max_steps=${steps:40}", "trainer.budget_minutes=5"]
+    assert num_samples(configuration(weights, tmp_path, "tag.samples=7", *minutes)) == 7
+    with pytest.raises(UserError, match=r"trainer\.budget_minutes=5 does not say how many crops to tag: set tag\.samples"):
+        num_samples(configuration(weights, tmp_path, *minutes))
 
 
 def test_photos_become_a_sidecar_that_says_the_same(weights: Path, photos: Path, tmp_path: Path) -> None:
@@ -92,6 +96,28 @@ def test_photos_become_a_sidecar_that_says_the_same(weights: Path, photos: Path,
     extractor = build_prompts(config)
     files = [PhotoFile(photos / f"{k}.png") for k in range(3)]
     assert sidecar(torch.zeros(3, 3, 1, 1), ["0", "1", "2"]) == extractor.of_photos(files, like=torch.zeros(()))
+
+
+def test_a_sidecar_of_photos_that_share_names_has_a_line_for_each_and_a_training_finds_it(weights: Path, tmp_path: Path) -> None:
+    root, written = tmp_path / "photos", tmp_path / "tags.csv"
+    for name in ("a", "b"):
+        write_photos(root / name, 2)
+    (root / "a" / "1.png").rename(root / "a" / "bird.jpg.png")
+    config = configuration(weights, tmp_path / "cache", f"input={root}", f"output={written}", f"data.root={root}")
+    tag.run(config, tmp_path)
+    called = [line.partition(",")[0] for line in written.read_text().splitlines()]
+    assert called == ["name", "a/0.png", "a/bird.jpg.png", "b/0.png", "b/1.png"]
+    written.write_text("name,tags\n" + "".join(f"{name},told of {name}\n" for name in called[1:]))
+    sidecar = SidecarPrompt(file=str(written))
+    data = build_data(config, tmp_path)
+    data.setup("fit")
+    sidecar.expect(*data.named_files())
+    assert data.train_pairs is not None
+    samples = [data.train_pairs[i] for i in range(12)]
+    batch = {"hq": torch.stack([sample["hq"] for sample in samples])}
+    batch |= {key: [sample[key] for sample in samples] for key in ("name", "path")}
+    assert BatchPrompts(sidecar).training(batch) == [f"told of {Path(path).relative_to(root)}" for path in batch["path"]]
+    assert {"0", "bird.jpg"} < set(batch["name"])
 
 
 def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_tagged(weights: Path, photos: Path, tmp_path: Path) -> None:

@@ -34,6 +34,23 @@ def _sides(values: Values) -> Iterator[str]:
             yield f"data.reduce_to={smallest} would make photos smaller than {key}={side}: the nearest is {side}"
 
 
+def _encoded(values: Values) -> Iterator[str]:
+    """What a prior's stream cuts its crops from is as large as they are, no larger than the photos, and can be degraded."""
+    if values.get("stage") != "prior" or not values.get("pretrain.latents.count"):
+        return
+    key = "pretrain.latents.crop_size"
+    side, crop, scale, smallest = (values.get(name) for name in (key, "data.crop_size", "degradation.scale", "data.reduce_to"))
+    if not isinstance(side, int):
+        return
+    if isinstance(crop, int) and side < crop:
+        yield f"{key}={side} is smaller than data.crop_size={crop}, whose crops are cut from it: the nearest is {crop}"
+    if isinstance(scale, int) and side % (unit := math.lcm(8, scale)):
+        nearest = max(unit, round(side / unit) * unit)
+        yield f"{key}={side} must be a multiple of {unit} (of 8 and degradation.scale={scale}); the nearest is {nearest}"
+    if isinstance(smallest, int) and smallest < side:
+        yield f"data.reduce_to={smallest} would make photos smaller than {key}={side}: the nearest is {side}"
+
+
 def _ends(values: Values) -> Iterator[str]:
     for key, low in values.items():
         prefix, _, name = key.rpartition(".")
@@ -81,6 +98,16 @@ def _budgets(values: Values) -> Iterator[str]:
         yield f"trainer.max_steps={steps}, but trainer.budget_samples={budget} allows {allowed}: leave one of them out"
 
 
+def _countless_crops(values: Values) -> Iterator[str]:
+    """A training of so many minutes takes nobody knows how many steps: its crops cannot be tagged before it."""
+    from osediff_exp.bars import UNBOUNDED_STEPS  # and with it a terminal's bars, which no other check needs
+
+    unbounded = values.get("trainer.max_steps") == UNBOUNDED_STEPS and values.get("tag.samples") is None
+    if unbounded and values.get("task.name") == "tag" and values.get("input") is None and values.get("prompt.train_image") != "photo":
+        minutes = values.get("trainer.budget_minutes")
+        yield f"trainer.budget_minutes={minutes} does not say how many crops to tag: set tag.samples to a number, or trainer.max_steps"
+
+
 def _recomputed(values: Values) -> Iterator[str]:
     """Only the one-step generator's parts can be recomputed one by one."""
     parts, method = values.get("generator.gradient_checkpointing"), values.get("method.name")
@@ -92,4 +119,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (_sides, _ends, _overlaps, _sums, _terms, _budgets, _recomputed)
+_CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (
+    _sides,
+    _encoded,
+    _ends,
+    _overlaps,
+    _sums,
+    _terms,
+    _budgets,
+    _countless_crops,
+    _recomputed,
+)

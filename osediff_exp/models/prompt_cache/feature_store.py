@@ -16,6 +16,8 @@ from osediff_exp.models.prompt_cache.fingerprints import digest
 log = logging.getLogger(__name__)
 
 GIB = 2**30
+_RECOUNT = 256
+"""Additions after which the folder is counted again: other processes add to it too."""
 
 
 class FeatureStore:
@@ -24,13 +26,13 @@ class FeatureStore:
     Args:
         root: folder of the cache.
         encoder: name of the text encoder (see :func:`osediff_exp.models.prompt_cache.fingerprints.encoder_key`).
-        limit_gib: the folder of this encoder grows no further than this: tags make a new text of almost every picture, and Stable
-            Diffusion's features take 158 KB (half precision) or 315 KB of disk each.
+        limit_gib: the folder of this encoder grows no further than this, but for 256 texts of every process that adds to it at the time.
+            Tags make a new text of almost every picture, and Stable Diffusion's features take 158 KB (half precision) or 315 KB each.
     """
 
     def __init__(self, root: Path, *, encoder: str, limit_gib: float) -> None:
         self.folder, self.limit = root / "features" / encoder, limit_gib * GIB
-        self._size: int | None = None
+        self._size, self._added = 0, _RECOUNT
 
     def get(self, text: str) -> Tensor | None:
         """Return the features of ``text``; None where they are not there, or damaged."""
@@ -54,14 +56,21 @@ class FeatureStore:
             log.warning("text features are not kept: %s cannot be written (%s); prompt.cache=DIR chooses another place", self.folder, error)
             self.limit = 0.0
         else:
-            self._size = self._used() + features.nbytes
+            self._size, self._added = self._size + features.nbytes, self._added + 1
 
     def _used(self) -> int:
-        """Return the bytes in the folder, counted once."""
-        if self._size is None:
-            self._size = sum(file.stat().st_size for file in self.folder.glob("*/*.safetensors"))
+        """Return the bytes in the folder: as counted, now and then, and what this process has added since."""
+        if self._added >= _RECOUNT:
+            self._size, self._added = sum(_size(file) for file in self.folder.glob("*/*.safetensors")), 0
         return self._size
 
     def _path(self, text: str) -> Path:
         name = digest(text)
         return self.folder / name[:2] / f"{name}.safetensors"
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # somebody clears the cache
+        return 0

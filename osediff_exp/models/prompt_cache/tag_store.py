@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -21,6 +22,9 @@ from osediff_exp.errors import UserError
 from osediff_exp.models.taggers.base import Tag
 
 log = logging.getLogger(__name__)
+
+_KEY = re.compile(rb'\{"key": "([!#-\[\]-~]+)"')
+"""How a picture's line begins."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +50,29 @@ class TagStore:
     def __init__(self, root: Path | None, *, tagger: str, described: Mapping[str, Any]) -> None:
         self.folder = None if root is None else root / "tags" / tagger
         self.tagger, self.described = tagger, dict(described)
-        self._entries: dict[str, Entry] = {}
+        self._lines: dict[str, bytes] = {}  # parsed when asked for: most are other runs'
         self._read: dict[Path, int] = {}  # bytes taken from each file
         self._own: tuple[int, Path] | None = None  # process, file
         self.refresh()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._lines)
 
     def get(self, key: str) -> Entry | None:
-        """Return what is known of a picture."""
-        return self._entries.get(key)
+        """Return what is known of a picture; None where that is nothing, or damaged: it will be tagged again."""
+        line = self._lines.get(key)
+        return None if line is None else _parsed(line)
 
     def add(self, found: Mapping[str, Entry]) -> None:
         """Remember pictures; a folder that cannot be written costs the memory of them beyond this process, no more."""
-        self._entries |= found
+        lines = {
+            key: json.dumps({"key": key, "tags": entry.tags, "seconds": round(entry.seconds, 5)}).encode() for key, entry in found.items()
+        }
+        self._lines |= lines
         if self.folder is None or not found:
             return
-        lines = [json.dumps({"key": key, "tags": entry.tags, "seconds": round(entry.seconds, 5)}) for key, entry in found.items()]
         try:
-            self._append(lines)
+            self._append(lines.values())
         except OSError as error:
             log.warning("tags are not kept: %s cannot be written (%s); prompt.cache=DIR chooses another place", self.folder, error)
             self.folder = None
@@ -79,14 +86,14 @@ class TagStore:
                 with suppress(OSError):  # somebody has cleared the cache
                     self._read_on(path)
 
-    def _append(self, lines: Iterable[str]) -> None:
+    def _append(self, lines: Iterable[bytes]) -> None:
         assert self.folder is not None
         if self._own is None or self._own[0] != os.getpid():  # a forked process writes a file of its own
             self.folder.mkdir(parents=True, exist_ok=True)
             self._own = (os.getpid(), self.folder / f"{os.getpid()}-{secrets.token_hex(6)}.jsonl")
-            lines = [json.dumps({"tagger": self.tagger, "described": self.described}), *lines]
+            lines = [json.dumps({"tagger": self.tagger, "described": self.described}).encode(), *lines]
         with self._own[1].open("ab", buffering=0) as file:
-            file.write("".join(f"{line}\n" for line in lines).encode())
+            file.write(b"".join(line + b"\n" for line in lines))
 
     def _read_on(self, path: Path) -> None:
         start = self._read.get(path, 0)
@@ -99,7 +106,7 @@ class TagStore:
         lines = whole.splitlines()
         if start == 0 and lines:
             self._check_writer(path, lines.pop(0))
-        self._entries |= dict(filter(None, map(_parsed, lines)))
+        self._lines |= {key[1].decode(): line for line in lines if (key := _KEY.match(line))}
         self._read[path] = start + len(whole)
 
     def _check_writer(self, path: Path, line: bytes) -> None:
@@ -120,11 +127,11 @@ def others_described(root: Path, tagger: str) -> list[str]:
     return sorted(set(described))
 
 
-def _parsed(line: bytes) -> tuple[str, Entry] | None:
-    """Return a line's picture and tags; None where it is damaged: that picture will be tagged again."""
+def _parsed(line: bytes) -> Entry | None:
+    """Return a line's tags; None where it is damaged."""
     found = _json(line)
     try:
-        return str(found["key"]), Entry(tuple(Tag(str(name), float(score)) for name, score in found["tags"]), float(found["seconds"]))
+        return Entry(tuple(Tag(str(name), float(score)) for name, score in found["tags"]), float(found["seconds"]))
     except (KeyError, TypeError, ValueError):
         return None
 

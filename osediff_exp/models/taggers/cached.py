@@ -75,26 +75,24 @@ class CachedTagger(Tagger):
         return self.tagger.image_embeds(images)
 
     def _answers(self, keys: list[str], ask: Callable[[list[int]], list[list[Tag]]], max_tags: int) -> list[list[Tag]]:
-        missing = self._missing(keys)
-        if missing:
-            self._learn([keys[k] for k in missing], lambda: ask(missing))
-        entries = [self.store.get(key) for key in keys]
-        known = [entry for entry in entries if entry is not None]
-        assert len(known) == len(keys)
-        self.hits += len(keys) - len(missing)
-        self.misses += len(missing)
-        self.seconds += sum(entry.seconds for entry in known)
-        return [list(entry.tags[:max_tags]) for entry in known]
-
-    def _missing(self, keys: list[str]) -> list[int]:
-        """Return the places of pictures that nobody has tagged, each picture once."""
-        first = {key: k for k, key in reversed(list(enumerate(keys)))}
-        if any(self.store.get(key) is None for key in first) and time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
+        known = self._known(keys)
+        if len(known) < len(set(keys)) and time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
             self.store.refresh()  # another process may have been here
             self._looked = time.monotonic()
-        return sorted(k for key, k in first.items() if self.store.get(key) is None)
+            known |= self._known([key for key in keys if key not in known])
+        first = {key: k for k, key in reversed(list(enumerate(keys)))}
+        missing = sorted(k for key, k in first.items() if key not in known)  # each picture once
+        if missing:
+            known |= self._learn([keys[k] for k in missing], lambda: ask(missing))
+        self.hits += len(keys) - len(missing)
+        self.misses += len(missing)
+        self.seconds += sum(known[key].seconds for key in keys)
+        return [list(known[key].tags[:max_tags]) for key in keys]
 
-    def _learn(self, keys: list[str], ask: Callable[[], list[list[Tag]]]) -> None:
+    def _known(self, keys: Sequence[str]) -> dict[str, Entry]:
+        return {key: entry for key in dict.fromkeys(keys) if (entry := self.store.get(key)) is not None}
+
+    def _learn(self, keys: list[str], ask: Callable[[], list[list[Tag]]]) -> dict[str, Entry]:
         if self.misses == 0 and len(self.store) == 0:
             self._tell_of_others()
         tagger = self.tagger  # built before the clock starts
@@ -102,7 +100,9 @@ class CachedTagger(Tagger):
         found = ask()
         seconds = (time.perf_counter() - started) / len(keys)
         del tagger
-        self.store.add({key: Entry(tuple(tags), seconds) for key, tags in zip(keys, found, strict=True)})
+        entries = {key: Entry(tuple(tags), seconds) for key, tags in zip(keys, found, strict=True)}
+        self.store.add(entries)
+        return entries
 
     def _tell_of_others(self) -> None:
         others = others_described(self.root, self.fingerprint) if self.root is not None else []

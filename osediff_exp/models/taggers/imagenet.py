@@ -101,7 +101,15 @@ class ImageNetPrompt(TaggedPrompt):
         cache: where tags are kept (see :func:`osediff_exp.models.taggers.cached.cache_folder`).
     """
 
-    def __init__(self, *, prompt: str, max_tags: int = 3, threshold: float = 0.1, prefix: str = "", cache: str | None = None) -> None:
+    def __init__(
+        self, *, prompt: str, max_tags: int | None = 3, threshold: float | None = 0.1, prefix: str = "", cache: str | None = None
+    ) -> None:
         described = {"tagger": "EfficientNet-Lite0, ImageNet", "version": 1, "weights": weights_key(tagger_weights())}
-        tagger = CachedTagger(ImageNetTagger, described=described, asked=max(_ASKED, max_tags), cache=cache)
+        tagger = CachedTagger(ImageNetTagger, described=described, asked=_asked(max_tags, threshold), cache=cache)
         super().__init__(prompt=prompt, tagger=tagger, max_tags=max_tags, threshold=threshold, prefix=prefix)
+
+
+def _asked(max_tags: int | None, threshold: float | None) -> int:
+    """Return how many classes a prompt may name: the probabilities sum to 1, so at most 1 / t of them reach t."""
+    most = len(imagenet_classes())
+    return max(_ASKED, max_tags or (min(most, int(1 / threshold)) if threshold else most))

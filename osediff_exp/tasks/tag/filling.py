@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from osediff_exp.bars import UNBOUNDED_STEPS
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.data.pairs import TrainingPairs, to_tensor
 from osediff_exp.errors import UserError
@@ -48,13 +49,15 @@ def num_samples(config: DictConfig) -> int:
     """Return how many samples of the stream a training sees, over all its devices.
 
     Raises:
-        UserError: ``tag.samples`` is below 0.
+        UserError: ``tag.samples`` is below 0, or null where only minutes end the training.
     """
     if config.tag.samples is not None:
         if config.tag.samples < 0:
             raise UserError(f"tag.samples={config.tag.samples}: give a number of crops, or null for those of trainer.max_steps steps")
         return int(config.tag.samples)
     trainer = config.trainer
+    if trainer.max_steps == UNBOUNDED_STEPS:
+        raise UserError(f"trainer.budget_minutes={trainer.budget_minutes} does not say how many crops to tag: set tag.samples to a number")
     devices = trainer.devices if isinstance(trainer.devices, int) and trainer.devices > 0 else 1
     return int(trainer.max_steps * trainer.batch_size * micro_batches_per_step(config) * devices * trainer.num_nodes)
 

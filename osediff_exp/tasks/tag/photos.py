@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from osediff_exp.data.photo_files import PhotoFile
-from osediff_exp.data.sources import ImageSource, with_unique_names
+from osediff_exp.data.sources import ImageSource
 from osediff_exp.errors import shown
 from osediff_exp.models.prompts import TaggedPrompt
 from osediff_exp.tasks.tag.work import UNREADABLE, Figures, Work, as_sidecar, batches, shared_order, unread, write_whole
@@ -22,9 +22,9 @@ def tag_photos(config: DictConfig, path: Path, run_dir: Path) -> Figures:
     Raises:
         Incomplete: some photos cannot be read; the others are tagged.
     """
-    pictures = with_unique_names(ImageSource(root=str(path), key="input").pictures())
+    files = [picture.path for picture in ImageSource(root=str(path), key="input").pictures()]
     work = Work(config)
-    words, failures = words_of_files(work, {picture.name: picture.path for picture in pictures}, work.extractor)
+    words, failures = words_of_files(work, {_called(file, path): file for file in files}, work.extractor)
     target = Path(config.output).expanduser() if config.output else run_dir / SIDECAR
     text = as_sidecar(words)
     write_whole(target, lambda file: file.write_bytes(text.encode()))
@@ -35,6 +35,13 @@ def tag_photos(config: DictConfig, path: Path, run_dir: Path) -> Figures:
     if failures:
         raise unread(failures, figures, run_dir)
     return figures
+
+
+def _called(file: Path, given: Path) -> str:
+    """Return what a sidecar calls a photo: its path below the folder that was given, for names alone may be several photos'."""
+    if given.is_dir():
+        return file.relative_to(given).as_posix()
+    return file.name if file == given else file.absolute().as_posix()
 
 
 def words_of_files(work: Work, files: dict[str, Path], extractor: TaggedPrompt) -> tuple[dict[str, list[str]], list[str]]:
