@@ -253,6 +253,24 @@ def test_resumed_equals_uninterrupted(backbone: Backbone, tmp_path: Path) -> Non
             assert torch.equal(moments["exp_avg_sq"], second["state"][key]["exp_avg_sq"])
 
 
+def test_a_resumed_training_takes_the_optimizer_s_settings_of_now_and_the_moments_of_then(backbone: Backbone, tmp_path: Path) -> None:
+    def arm(max_steps: int, ckpt_path: str | None = None, **settings: Any) -> dict[str, Any]:
+        optimizer = partial(torch.optim.AdamW, **settings)
+        terms = make_terms(backbone)
+        terms["vsd"].optimizer = optimizer
+        module = make_module(backbone, terms=terms, optimizer=optimizer, max_steps=max_steps)
+        trainer = make_trainer(tmp_path, callbacks=[LastCheckpoint(every=1)])
+        trainer.fit(module, datamodule=make_data(tmp_path / "photos", batch_size=2), ckpt_path=ckpt_path, weights_only=True)
+        assert len(trainer.optimizers) == 2
+        assert all(optimizer.param_groups[0][key] == value for optimizer in trainer.optimizers for key, value in settings.items())
+        return torch.load(last_checkpoint(tmp_path), weights_only=True)
+
+    first = arm(1, lr=1e-3)
+    second = arm(2, last_checkpoint(tmp_path), lr=0.0, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.5)
+    assert largest_difference(first["state_dict"], second["state_dict"]) == 0, "lr=0 moves nothing"
+    assert all(float(moments["step"]) == 2 for state in second["optimizer_states"] for moments in state["state"].values())
+
+
 def test_resuming_forgets_rows_behind_the_checkpoint(backbone: Backbone, tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,train/loss\n1,5\n2,4\n3,3\n9,1\n")
     train(backbone, tmp_path, terms=("mse",), callbacks=[LastCheckpoint(every=2)])
