@@ -130,7 +130,7 @@ def build_trainer(config: DictConfig, run_dir: Path, start: Start, more: Sequenc
             accelerator=trainer.accelerator,
             devices=trainer.devices,
             num_nodes=trainer.num_nodes,
-            strategy=trainer.strategy,
+            strategy=strategy_of(trainer),
             precision=trainer.precision,
             max_epochs=-1,
             val_check_interval=trainer.validate_every * micro_batches_per_step(config),
@@ -143,6 +143,12 @@ def build_trainer(config: DictConfig, run_dir: Path, start: Start, more: Sequenc
             logger=loggers,
             callbacks=[*build_callbacks(config, run_dir), *more],
         )
+
+
+def strategy_of(trainer: DictConfig) -> str:
+    """Return the strategy; for a single process not DDP: it needs all gradients of one backward pass, and with them every graph at once."""
+    alone = trainer.devices * trainer.num_nodes == 1
+    return "auto" if alone and trainer.strategy.startswith("ddp") else str(trainer.strategy)
 
 
 def build_callbacks(config: DictConfig, run_dir: Path) -> list[pl.Callback]:
