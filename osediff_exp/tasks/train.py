@@ -181,7 +181,7 @@ def build_loggers(config: DictConfig, run_dir: Path, start: Start) -> list[Logge
 
 def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
     """Return the flat figures of result.json."""
-    last = module.latest
+    last, place = module.latest, module.trainer.strategy.root_device
     parameters = {name: sum(parameter.numel() for parameter in group) for name, group in module.parameter_groups().items()}
     counts: Figures = {"steps": module.steps_taken, "num_val_images": len(module.per_image), "skipped_updates": module.bad_steps.skipped}
     return (
@@ -198,7 +198,8 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
             "max_sampling_steps": module.generator.max_steps,
             "guidance": module.generator.guidance,
         }
-        | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
+        | {"peak_memory_gib": peak_memory_gib(str(place)), "machine": machine(str(place))}
+        | {"backbone_fingerprint": module.backbone.fingerprint()}
         | {"device": _device(module.trainer), "os": platform.platform()}
         | module.prompt_figures()
         | {"python": platform.python_version(), "torch": str(torch.__version__)}
