@@ -20,12 +20,14 @@ from tiny_parts import (
     random_backbone,
     trainable,
 )
+from torch import Tensor
 
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
 from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.errors import UserError
 from osediff_exp.losses.mse import MSELoss
+from osediff_exp.metrics.base import ImageMetric
 from osediff_exp.metrics.fid import FID, frechet_distance, inception_input
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
 from osediff_exp.models.backbone import Backbone
@@ -159,6 +161,24 @@ def test_validation_figures_are_those_of_a_direct_computation(backbone: Backbone
     assert module.latest["val/psnr"] == pytest.approx(sum(scores) / 3, rel=1e-5)
     assert module.latest["val/bicubic_psnr"] == pytest.approx(sum(bicubic) / 3, rel=1e-5)
     assert module.validated_step == module.steps_taken == 2
+
+
+class Product(ImageMetric):
+    """A figure that half precision would round to three digits."""
+
+    higher_is_better = True
+
+    def per_image(self, pred: Tensor, target: Tensor) -> Tensor:
+        assert pred.dtype == target.dtype == torch.float32
+        found = pred.flatten(1) @ target.flatten(1).T
+        assert found.dtype == torch.float32
+        return found.diagonal().double()
+
+
+def test_scores_of_a_training_in_mixed_precision_are_computed_in_float32(backbone: Backbone, tmp_path: Path) -> None:
+    module = make_module(backbone, terms=make_terms(backbone, "mse"), metrics={"product": Product()})
+    make_trainer(tmp_path, precision="bf16-mixed").validate(module, make_data(tmp_path / "photos", batch_size=2, num_val=1), verbose=False)
+    assert module.per_image[0]["product"] > 0
 
 
 def test_a_metric_of_sets_scores_the_whole_validation_set(backbone: Backbone, tmp_path: Path) -> None:

@@ -283,11 +283,12 @@ class RestorationModule(pl.LightningModule):
         self._restoring.start()
         with self.generator.sampling_in_at_most(self.val_steps):
             restored = self.restore(batch["lq"], self.prompts.testing(batch), batch["name"])
-        output = ((restored.image + 1) / 2).mul(255).round().div(255)
+        output = ((restored.image.float() + 1) / 2).mul(255).round().div(255)
         if output.is_cuda:
             torch.cuda.synchronize()
         self._restoring.stop(len(output))
-        self.scores.add(batch["name"], output, batch["lq"], batch["hq"])
+        with torch.autocast(self.device.type, enabled=False):  # as in task=evaluate: half precision would cost the scores digits
+            self.scores.add(batch["name"], output, batch["lq"], batch["hq"])
         return {"output": output}
 
     def on_validation_epoch_end(self) -> None:
