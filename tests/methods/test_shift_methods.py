@@ -185,7 +185,7 @@ def loaded(backbone: Backbone, generator: ResShiftGenerator, source: str) -> Loa
     return Loaded(
         backbone=backbone,
         generator=generator,
-        prompts=FixedPrompt(prompt=""),
+        make_prompts=lambda: FixedPrompt(prompt=""),
         config=config,
         steps=3,
         format="osediff_exp",
