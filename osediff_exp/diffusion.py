@@ -1,8 +1,8 @@
 """Diffusion mathematics as pure functions of tensors.
 
 Notation of the paper: abar_t is the cumulative product of (1 - beta), alpha_t = sqrt(abar_t), sigma_t = sqrt(1 - abar_t), and
-x_t = alpha_t * x0 + sigma_t * eps. ``abar_t`` is a scalar tensor or (B,); images and latents are (B, C, H, W). Everything is computed
-in the dtype of the inputs; pass float32 where abar is small: at T = 999 of SD-2.1 the gain 1 / alpha_T is 14.65.
+x_t = alpha_t * x0 + sigma_t * eps. ``abar_t`` is a scalar tensor or (B,), on the CPU; images and latents are (B, C, H, W). Everything is
+computed in the dtype of the inputs; pass float32 where abar is small: at T = 999 of SD-2.1 the gain 1 / alpha_T is 14.65.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ def beta_schedule(name: str, *, start: float, end: float, num_steps: int) -> Ten
     raise ValueError(f"beta schedule '{name}' is not supported: use 'linear' or 'scaled_linear'")
 
 
-def _as_column(abar_t: Tensor, like: Tensor) -> Tensor:
-    return abar_t.to(like.device).reshape(-1, *[1] * (like.ndim - 1)) if abar_t.ndim else abar_t.to(like.device)
-
-
 def _alpha_sigma(abar_t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return alpha_t and sigma_t shaped to multiply ``like``, rounded to its dtype only after the square roots."""
-    abar = _as_column(abar_t.double(), like)
-    return abar.sqrt().to(like.dtype), (1.0 - abar).sqrt().to(like.dtype)
+    """Return alpha_t and sigma_t shaped to multiply ``like``, rounded to its dtype only after the square roots.
+
+    These are taken where ``abar_t`` is, the CPU: Apple's GPUs have no float64.
+    """
+    abar = abar_t.double()
+    alpha, sigma = (root.to(like.dtype).to(like.device) for root in (abar.sqrt(), (1.0 - abar).sqrt()))
+    shape = (-1, *[1] * (like.ndim - 1)) if abar_t.ndim else ()
+    return alpha.reshape(shape), sigma.reshape(shape)
 
 
 def add_noise(x0: Tensor, eps: Tensor, abar_t: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""What a process that computes sets up once: quiet libraries, global seeds as a safety net, memory that is kept."""
+"""What a process that computes sets up for a run: quiet libraries, global seeds as a safety net, memory that is kept, and its peak."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import platform
@@ -16,15 +17,18 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_LINUX = Path("/proc/self")
+_runs: list[bool] = []  # of this process, those begun so far: whether the peak of resident memory began anew with it
 
 
 def prepare_process(*, seed: int) -> None:
-    """Seed the global generator (only weight initialisation reads it) and let glibc keep freed memory.
+    """Seed the global generator (only weight initialisation reads it), let glibc keep freed memory, and begin a run's peak of memory.
 
     On a CPU, torch returns every large activation to the system and faults it in again at the next step: a third of the time of a
     small network's training step was spent in the kernel before these limits were raised.
     """
     torch.manual_seed(seed)
+    _begin_peak()
     libc = _glibc()
     if libc is not None:
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
@@ -77,10 +81,33 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged files, which our own line names
 
 
-def peak_memory_gib() -> float:
-    """Return this process's largest resident memory so far in GiB; on a GPU machine the largest allocation on the device."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
+def _begin_peak() -> None:
+    """Forget the peaks of what this process did before: the arms of a serial sweep share one process, and each has its own figures."""
+    if _runs:
+        gc.collect()
+        return_freed_memory()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
+    try:
+        (_LINUX / "clear_refs").write_text("5")  # man proc_pid_clear_refs: the peak of the resident memory is what there is now
+        _runs.append(True)
+    except OSError:  # another system, or a sandbox that refuses it
+        _runs.append(False)
+
+
+def peak_memory_gib(device: str) -> float | None:
+    """Return the run's largest memory so far in GiB: allocated on a CUDA ``device``, of any other what the process has resident.
+
+    None where the system only knows the peak of the process's whole life, and this is not its first run.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if _runs and _runs[-1]:
+        line = next(line for line in (_LINUX / "status").read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**20
+    if len(_runs) > 1:
+        return None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -94,9 +121,9 @@ def has_bf16_instructions() -> bool:
     return any(not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(line.split()) for line in flags)
 
 
-def machine() -> str:
-    """Return what computes: the GPU's name, or processor and cores."""
-    if torch.cuda.is_available():
+def machine(device: str) -> str:
+    """Return what computes on ``device``: the GPU's name, or processor and cores."""
+    if device.startswith("cuda"):
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"{_processor()}, {os.cpu_count()} cores"
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from osediff_exp.diffusion import PredictionType, add_noise, beta_schedule, cumulative_alphas, guide, predict_x0, regression_target
+from osediff_exp.models.noise_schedule import NoiseSchedule
 
 SD = {"start": 0.00085, "end": 0.012, "num_steps": 1000}
 TIMESTEPS = torch.tensor([0, 1, 250, 500, 999])
@@ -54,6 +58,27 @@ def test_a_scalar_timestep_is_every_samples_timestep(abar: Tensor) -> None:
     x_t, output = noise(2, 4, 3, 3), noise(2, 4, 3, 3, seed=1)
     for kind in ("epsilon", "v_prediction"):
         assert torch.equal(predict_x0(x_t, output, abar[250], kind), predict_x0(x_t, output, abar[250].repeat(2), kind))
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses float64 on the device ``meta``, as Apple's GPUs do on theirs."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        assert not (isinstance(output, Tensor) and output.device.type == "meta" and output.dtype == torch.float64), function
+        return output
+
+
+@pytest.mark.parametrize("t", [250, TIMESTEPS])
+def test_nothing_in_float64_goes_to_a_device_without_it(t: int | Tensor) -> None:
+    schedule = NoiseSchedule.from_config(
+        {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+    )
+    x0 = torch.empty(5, 4, 3, 2, device="meta")
+    with NoFloat64():
+        abar_t = schedule.abar(t)
+        assert add_noise(x0, x0, abar_t).shape == predict_x0(x0, x0, abar_t, "epsilon").shape == x0.shape
+        assert regression_target(x0, x0, abar_t, "v_prediction").device == x0.device
 
 
 def test_v_is_a_rotation_of_x0_and_eps(abar: Tensor) -> None:

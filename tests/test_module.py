@@ -20,12 +20,14 @@ from tiny_parts import (
     random_backbone,
     trainable,
 )
+from torch import Tensor
 
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
 from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.callbacks.metrics_csv import MetricsCsv
 from osediff_exp.errors import UserError
 from osediff_exp.losses.mse import MSELoss
+from osediff_exp.metrics.base import ImageMetric
 from osediff_exp.metrics.fid import FID, frechet_distance, inception_input
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
 from osediff_exp.models.backbone import Backbone
@@ -161,6 +163,24 @@ def test_validation_figures_are_those_of_a_direct_computation(backbone: Backbone
     assert module.validated_step == module.steps_taken == 2
 
 
+class Product(ImageMetric):
+    """A figure that half precision would round to three digits."""
+
+    higher_is_better = True
+
+    def per_image(self, pred: Tensor, target: Tensor) -> Tensor:
+        assert pred.dtype == target.dtype == torch.float32
+        found = pred.flatten(1) @ target.flatten(1).T
+        assert found.dtype == torch.float32
+        return found.diagonal().double()
+
+
+def test_scores_of_a_training_in_mixed_precision_are_computed_in_float32(backbone: Backbone, tmp_path: Path) -> None:
+    module = make_module(backbone, terms=make_terms(backbone, "mse"), metrics={"product": Product()})
+    make_trainer(tmp_path, precision="bf16-mixed").validate(module, make_data(tmp_path / "photos", batch_size=2, num_val=1), verbose=False)
+    assert module.per_image[0]["product"] > 0
+
+
 def test_a_metric_of_sets_scores_the_whole_validation_set(backbone: Backbone, tmp_path: Path) -> None:
     """FID sees all pictures and gives one figure; the table of pictures has no column for it."""
     metrics = {"psnr": PSNRY(), "fid": FID(features=lambda images: images.mean(dim=(2, 3)))}
@@ -251,6 +271,24 @@ def test_resumed_equals_uninterrupted(backbone: Backbone, tmp_path: Path) -> Non
     for first, second in zip(*states, strict=True):
         for key, moments in first["state"].items():
             assert torch.equal(moments["exp_avg_sq"], second["state"][key]["exp_avg_sq"])
+
+
+def test_a_resumed_training_takes_the_optimizer_s_settings_of_now_and_the_moments_of_then(backbone: Backbone, tmp_path: Path) -> None:
+    def arm(max_steps: int, ckpt_path: str | None = None, **settings: Any) -> dict[str, Any]:
+        optimizer = partial(torch.optim.AdamW, **settings)
+        terms = make_terms(backbone)
+        terms["vsd"].optimizer = optimizer
+        module = make_module(backbone, terms=terms, optimizer=optimizer, max_steps=max_steps)
+        trainer = make_trainer(tmp_path, callbacks=[LastCheckpoint(every=1)])
+        trainer.fit(module, datamodule=make_data(tmp_path / "photos", batch_size=2), ckpt_path=ckpt_path, weights_only=True)
+        assert len(trainer.optimizers) == 2
+        assert all(optimizer.param_groups[0][key] == value for optimizer in trainer.optimizers for key, value in settings.items())
+        return torch.load(last_checkpoint(tmp_path), weights_only=True)
+
+    first = arm(1, lr=1e-3)
+    second = arm(2, last_checkpoint(tmp_path), lr=0.0, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.5)
+    assert largest_difference(first["state_dict"], second["state_dict"]) == 0, "lr=0 moves nothing"
+    assert all(float(moments["step"]) == 2 for state in second["optimizer_states"] for moments in state["state"].values())
 
 
 def test_resuming_forgets_rows_behind_the_checkpoint(backbone: Backbone, tmp_path: Path) -> None:

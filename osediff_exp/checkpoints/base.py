@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import Tensor
 
-from osediff_exp.checkpoints.build import build_backbone, build_generator, build_prompts
+from osediff_exp.checkpoints.build import build_backbone, build_generator, prompts_maker
 from osediff_exp.checkpoints.fitting import HINT, check_fingerprint, fill
 from osediff_exp.checkpoints.versions import FORMAT, versions
 from osediff_exp.errors import UserError
@@ -27,7 +28,7 @@ class Loaded:
     Attributes:
         backbone: frozen; the generator is a view of it.
         generator: in evaluation mode, with the checkpoint's weights; its trainable tensors keep ``requires_grad``.
-        prompts: the run's prompt extractor.
+        make_prompts: makes the run's prompt extractor; see :attr:`prompts`.
         config: the configuration as plain data; at least ``backbone.loader``, ``generator`` and ``prompt.extractor``.
         steps: optimizer steps behind the weights; 0 where the file does not tell.
         format: the kind of checkpoint.
@@ -36,11 +37,20 @@ class Loaded:
 
     backbone: Backbone
     generator: Generator
-    prompts: PromptExtractor
+    make_prompts: Callable[[], PromptExtractor]
     config: dict[str, Any]
     steps: int
     format: Format
     fingerprint: str
+
+    @cached_property
+    def prompts(self) -> PromptExtractor:
+        """The run's prompt extractor, made when it is asked for: who only takes the weights needs none of its files.
+
+        Raises:
+            UserError: a file that it reads is not there, or it does not take the configuration's arguments.
+        """
+        return self.make_prompts()
 
     def record(self, kind: Format) -> dict[str, Any]:
         """Return what an exported folder of ``kind`` says of itself: plain data for ``osediff.json``."""
@@ -95,7 +105,7 @@ def assemble(
     Raises:
         UserError: if backbone, configuration and tensors do not belong together; nothing is loaded by halves.
     """
-    prompts = build_prompts(config)
+    make_prompts = prompts_maker(config)
     backbone = backbone or build_backbone(config, sources=sources)
     fingerprint = backbone.fingerprint()
     if trained_on is not None:
@@ -105,7 +115,7 @@ def assemble(
     return Loaded(
         backbone=backbone,
         generator=generator,
-        prompts=prompts,
+        make_prompts=make_prompts,
         config=dict(config),
         steps=steps,
         format=format,

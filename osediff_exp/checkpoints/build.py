@@ -39,16 +39,18 @@ def build_generator(config: Mapping[str, Any], backbone: Backbone) -> Generator:
     return _call(_own_class(target, Generator, "generator"), arguments | {"backbone": backbone}, "generator").eval()
 
 
-def build_prompts(config: Mapping[str, Any]) -> PromptExtractor:
-    """Build ``config['prompt']['extractor']``, or the constant prompt that ``config['prompt']['words']`` asks for.
+def prompts_maker(config: Mapping[str, Any]) -> Callable[[], PromptExtractor]:
+    """Return what builds ``config['prompt']['extractor']``, or the constant prompt that ``config['prompt']['words']`` asks for.
+
+    What code may be named is checked at once; files are read, and arguments looked at, only when it is called.
 
     Raises:
-        UserError: if it names no prompt extractor of this package, or arguments that the extractor does not take.
+        UserError: if it names no prompt extractor of this package.
     """
     target, arguments = _described(config, "prompt", "extractor")
     chosen: Callable[..., Any] = _own_class(target, PromptExtractor, "prompt.extractor")  # type: ignore[type-abstract]
     prompt = config["prompt"]
-    return with_words(
+    return lambda: with_words(
         str(prompt.get("words", "own")),  # checkpoints before this key exist
         positive=str(prompt.get("positive", "")),
         build=lambda: _call(chosen, arguments, "prompt.extractor"),

@@ -54,12 +54,16 @@ def _launch(conf: Path, arguments: Arguments) -> int:
     from osediff_exp.cli.folder import open_folder
     from osediff_exp.cli.machine import check_machine
     from osediff_exp.cli.preflight import make_plan
-    from osediff_exp.cli.ranks import process_rank
+    from osediff_exp.cli.ranks import folder_told, process_rank
     from osediff_exp.cli.refused import refusals
 
     plan = make_plan(conf, arguments)
-    if arguments.flags or process_rank() > 0:
+    if arguments.flags:
         _call_hydra(conf, [*arguments.flags, *plan.overrides])
+        return 0
+    if process_rank() > 0:
+        reports = [f"~hydra.callbacks.{name}" for name in plan.config.hydra.get("callbacks") or {}]  # are rank 0's, of finished arms
+        _call_hydra(conf, ["-m"] * arguments.multirun + plan.overrides + reports * plan.multirun)
         return 0
     for arm in plan.arms:
         check_machine(plan.config, arm)
@@ -69,7 +73,7 @@ def _launch(conf: Path, arguments: Arguments) -> int:
         use_it()
     if plan.multirun and (reasons := refusals(plan.arms)):
         print(f"left out: {'; '.join(reasons)}", file=sys.stderr)
-    with open_folder(plan):
+    with open_folder(plan), folder_told(plan.folder):
         return run_to_the_end(plan, partial(_call_hydra, conf, ["-m"] * arguments.multirun + plan.overrides))
 
 

@@ -166,12 +166,18 @@ def _command_of_this_run(run_dir: Path, more: list[str]) -> Iterator[None]:
     overrides = HydraConfig.get().overrides
     kept = [text for text in overrides.hydra if not text.lstrip("+").startswith(("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir="))]
     before = sys.argv
-    sys.argv = [before[0], *overrides.task, *more, *kept, "hydra.mode=RUN"]
+    sys.argv = [before[0], *_tree(), *overrides.task, *more, *kept, "hydra.mode=RUN"]
     try:
         with _run_dir_set(run_dir):
             yield
     finally:
         sys.argv = before
+
+
+def _tree() -> list[str]:
+    """Return the flag that names the configuration tree of this run: it may be another than the package's."""
+    found = next((source.path for source in HydraConfig.get().runtime.config_sources if source.provider == "main"), None)
+    return [] if found is None else ["--config-path", str(found)]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from osediff_exp.cli.check import check, check_keys
 from osediff_exp.cli.compose import Composer, open_composer
 from osediff_exp.cli.inputs import check_inputs
 from osediff_exp.cli.messages import as_user_errors
+from osediff_exp.cli.ranks import is_one_of_several, launch_id, process_rank, rank_zeros_folder
 from osediff_exp.cli.refused import refusal, refusals
 from osediff_exp.cli.slurm import check_job, runs_on_slurm
 from osediff_exp.cli.sweeps import Sweep, arm_of, earlier, is_of, unfinished_sweep
@@ -79,7 +80,7 @@ def _made_plan(conf: Path, arguments: Arguments) -> Plan:
         if multirun and all(refusal(arm) for arm in arms):
             raise UserError(f"no run of this sweep is left: {'; '.join(refusals(arms))}")
         sweep = Sweep.of(arguments.overrides, config, _num_arms(config, swept)) if multirun else None
-        folder = _folder(composer, config, arguments.overrides, sweep)
+        folder = _folder(composer, config, arguments.overrides, sweep, runs=not arguments.flags)
         naming, fresh = _naming(swept, parsed), bool(config.get("fresh"))
         if sweep is not None and not fresh:
             _check_earlier_arms(composer, folder, sweep, [*naming, *fixed], swept)
@@ -148,10 +149,11 @@ def _naming(swept: list[list[str]], parsed: list[Override]) -> list[str]:
     return [f"hydra.job.config.override_dirname.exclude_keys={[*shared]}"] if swept and shared else []
 
 
-def _folder(composer: Composer, config: DictConfig, typed: list[str], sweep: Sweep | None) -> Path:
+def _folder(composer: Composer, config: DictConfig, typed: list[str], sweep: Sweep | None, *, runs: bool) -> Path:
     """Return the folder as an absolute path; a default name already taken (a run of the same second) gets a number.
 
-    A sweep whose folder is not chosen goes on in the one that the same command left unfinished.
+    A sweep whose folder is not chosen goes on in the one that the same command left unfinished. Of several ranks that were started as this
+    one was, rank 0 chooses, and the others wait for it; ``runs`` is False where nothing will run.
     """
     key, other = ("hydra.sweep.dir", "hydra.run.dir") if sweep else ("hydra.run.dir", "hydra.sweep.dir")
     is_typed = {name: any(text.lstrip("+").startswith(f"{name}=") for text in typed) for name in (key, other)}
@@ -165,11 +167,29 @@ def _folder(composer: Composer, config: DictConfig, typed: list[str], sweep: Swe
     folder = Path(text).absolute()
     if is_typed[key]:
         return folder
+    if runs and _started_by_hand(config):
+        raise UserError(f"several processes run this together, and nothing tells them one folder: write {key}=FOLDER for all of them")
+    if runs and process_rank() > 0:
+        return _rank_zeros_folder(folder.parent, key)
     if sweep and not config.get("fresh") and (unfinished := unfinished_sweep(folder.parent, sweep)):
         return unfinished
     if not folder.exists():
         return folder
     return next(path for n in itertools.count(2) if not (path := folder.with_name(f"{folder.name}_{n}")).exists())
+
+
+def _started_by_hand(config: DictConfig) -> bool:
+    """Tell whether other ranks run the same command elsewhere, and have nothing in common with this one that no other launch has."""
+    nodes = OmegaConf.select(config, "trainer.num_nodes")
+    on_nodes = isinstance(nodes, int) and nodes > 1 and not runs_on_slurm(config)  # which starts them itself
+    return launch_id() is None and (is_one_of_several() or on_nodes)
+
+
+def _rank_zeros_folder(parent: Path, key: str) -> Path:
+    try:
+        return rank_zeros_folder(parent)
+    except TimeoutError as error:
+        raise UserError(f"{error} or names its folder where this rank does not see it ({parent}): write {key}=FOLDER") from error
 
 
 def _placing(folder: Path, multirun: bool) -> list[str]:

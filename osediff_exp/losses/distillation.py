@@ -22,7 +22,7 @@ from osediff_exp.randomness import sample_integers, sample_noise
 
 @dataclass(frozen=True)
 class Noised:
-    """Latents z (B, C, h, w), detached and float32, noise eps, timesteps t (B,), abar_t (B,) and z_t = alpha_t z + sigma_t eps."""
+    """Latents z (B, C, h, w), detached and float32, noise eps, timesteps t (B,), abar_t (B,) on the CPU; z_t = alpha_t z + sigma_t eps."""
 
     z: Tensor
     eps: Tensor

@@ -15,6 +15,7 @@ from osediff_exp.losses.distillation import Noised, check_range, check_steps, no
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.lora import AlphaPolicy, add_lora, unet_targets
 from osediff_exp.models.views import share_frozen
+from osediff_exp.models.without_gradients import without_gradients
 
 
 class ScoreSettings(TypedDict):
@@ -100,7 +101,7 @@ class ScoreDistillationLoss(CriticTerm):
         """Return ``latent`` under the term's noise of this step."""
         return noised(latent, inputs, self.schedule, self.purpose, self.t_min, self.t_max)
 
-    @torch.no_grad()
+    @without_gradients()
     def estimates(self, at: Noised, inputs: LossInputs) -> tuple[Tensor, Tensor]:
         """Return the guided prior's x0 and the score network's x0 at the same z_t, (B, C, h, w) float32."""
         assert self.score is not None, "attach() has not run"

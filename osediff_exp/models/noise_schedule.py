@@ -50,10 +50,8 @@ class NoiseSchedule(nn.Module):
             raise UserError(f"the backbone's scheduler_config.json cannot be used: {error}") from error
 
     def abar(self, t: int | Tensor) -> Tensor:
-        """Return abar_t in float64: a scalar for an integer, (B,) for integer timesteps (B,), on the timesteps' device."""
-        if isinstance(t, int):
-            return self._abar[t]
-        return self._abar[t.cpu()].to(t.device)
+        """Return abar_t in float64 on the CPU (not every device has that type): a scalar for an integer, (B,) for timesteps (B,)."""
+        return self._abar[t] if isinstance(t, int) else self._abar[t.cpu()]
 
     def save(self, folder: Path) -> None:
         """Write ``scheduler_config.json`` as diffusers' DDPMScheduler reads it."""

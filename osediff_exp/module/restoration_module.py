@@ -29,7 +29,7 @@ from osediff_exp.models.prompts import PromptExtractor
 from osediff_exp.module.figures import Speed, StepFigures, Stopwatch, Waiting
 from osediff_exp.module.prompting import BatchPrompts
 from osediff_exp.module.scores import ValidationScores, check_validation_share
-from osediff_exp.module.stepping import Trained, step_together
+from osediff_exp.module.stepping import Trained, configure_again, settings_of, step_together
 
 DATA_WAIT = "time/data_wait_seconds"
 """Key in the log: seconds that a step spent between batches, since the row before."""
@@ -141,7 +141,9 @@ class RestorationModule(pl.LightningModule):
         groups = self.method.groups()
         if not groups[GENERATOR].parameters:
             raise UserError("the generator has nothing to train: set generator.* so that a part of it trains (train_unet, a rank above 0)")
-        return [group.optimizer(group.parameters) for group in groups.values()]
+        optimizers = [group.optimizer(group.parameters) for group in groups.values()]
+        self._configured = [settings_of(optimizer) for optimizer in optimizers]
+        return optimizers
 
     def embed(self, prompts: list[str]) -> Tensor:
         """Return the prompts' text features (B, L, D)."""
@@ -169,6 +171,8 @@ class RestorationModule(pl.LightningModule):
         check_validation_share(len(self.trainer.datamodule.val_pairs), self.trainer.world_size)  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:
+        for optimizer, settings in zip(self.trainer.optimizers, self._configured, strict=True):
+            configure_again(optimizer, settings)
         self._speed.restart(self.steps_taken)
         self._waiting.lap(self.steps_taken)
         for logger in self.loggers:
@@ -279,11 +283,12 @@ class RestorationModule(pl.LightningModule):
         self._restoring.start()
         with self.generator.sampling_in_at_most(self.val_steps):
             restored = self.restore(batch["lq"], self.prompts.testing(batch), batch["name"])
-        output = ((restored.image + 1) / 2).mul(255).round().div(255)
+        output = ((restored.image.float() + 1) / 2).mul(255).round().div(255)
         if output.is_cuda:
             torch.cuda.synchronize()
         self._restoring.stop(len(output))
-        self.scores.add(batch["name"], output, batch["lq"], batch["hq"])
+        with torch.autocast(self.device.type, enabled=False):  # as in task=evaluate: half precision would cost the scores digits
+            self.scores.add(batch["name"], output, batch["lq"], batch["hq"])
         return {"output": output}
 
     def on_validation_epoch_end(self) -> None:

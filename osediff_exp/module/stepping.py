@@ -1,14 +1,16 @@
-"""Stepping several optimizers after one backward pass."""
+"""Stepping several optimizers after one backward pass, with the settings that they were made with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,20 @@ class Trained:
     name: str
     parameters: list[nn.Parameter]
     optimizer: LightningOptimizer
+
+
+def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return the settings (lr, betas, weight_decay, ...) of each of the optimizer's groups of parameters."""
+    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+
+
+def configure_again(optimizer: Optimizer, settings: Sequence[dict[str, Any]]) -> None:
+    """Give the optimizer's groups their ``settings`` back: loading a checkpoint has set those of the training that wrote it.
+
+    Its moments stay: a resumed training goes on from them with what is configured now.
+    """
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def all_finite_norms(norms: Tensor) -> bool:

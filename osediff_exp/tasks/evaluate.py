@@ -201,6 +201,7 @@ def _write(run_dir: Path, pairs: PairSet, results: list[ArmResult], table: Evalu
 
 def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str]) -> Figures:
     """Return the flat figures of result.json."""
+    device = str(choose_device(config.restorer.device))
     first, *others = results
     figures: Figures = {"dataset": pairs.title, "num_images": len(pairs), "restorer": first.label, **first.averages}
     figures |= {} if first.steps is None else {"sampling_steps": first.steps}
@@ -220,8 +221,8 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
         "color_fix": first.color_fix,
         "decoder": config.restorer.decoder,
         "checkpoint": config.checkpoint,
-        "peak_memory_gib": peak_memory_gib(),
-        "machine": machine(),
+        "peak_memory_gib": peak_memory_gib(device),
+        "machine": machine(device),
     }
 
 

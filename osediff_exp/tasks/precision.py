@@ -17,6 +17,7 @@ from osediff_exp.models.backbone import Backbone
 from osediff_exp.runtime import has_bf16_instructions
 
 AUTO, SINGLE, MIXED = "auto", "32-true", "bf16-mixed"
+CPU_PRECISIONS = (AUTO, SINGLE, MIXED)
 ROUNDS = 3
 WORTH = 1.1  # bf16 must be so many times faster: below that its rounding is not worth it
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def autocast(config: DictConfig) -> Callable[[], AbstractContextManager[Any]]:
     precision = config.trainer.precision
     if precision == MIXED:
         return lambda: torch.autocast("cpu", dtype=torch.bfloat16)
-    if precision != SINGLE:
+    if precision not in CPU_PRECISIONS:
         raise UserError(f"trainer.precision={precision} is not for a CPU: use {SINGLE}, {MIXED} or {AUTO}")
     return nullcontext
 

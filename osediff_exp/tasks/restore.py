@@ -16,6 +16,7 @@ from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.restoration.finished import checkpoint_identity, fingerprint
 from osediff_exp.restoration.folder import FolderRestoration, Outcome
 from osediff_exp.restoration.jobs import plan_jobs
+from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.restoration.restorer import MAX_SCALE, Restorer
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
@@ -78,15 +79,15 @@ def _settings(config: DictConfig) -> str:
 
 
 def _figures(config: DictConfig, outcome: Outcome, output: Path) -> Figures:
-    seconds = outcome.seconds
+    seconds, device = outcome.seconds, str(choose_device(config.restorer.device))
     return {
         "num_images": len(seconds),
         "num_skipped": outcome.num_skipped,
         "num_failed": len(outcome.failures),
         "seconds_per_image": statistics.median(seconds) if seconds else None,
         "megapixels_per_second": sum(outcome.megapixels) / sum(seconds) if seconds else None,
-        "peak_memory_gib": peak_memory_gib(),
-        "machine": machine(),
+        "peak_memory_gib": peak_memory_gib(device),
+        "machine": machine(device),
         "checkpoint": str(config.checkpoint),
         "upscale": config.upscale,
         "decoder": config.restorer.decoder,

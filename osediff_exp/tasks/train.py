@@ -132,7 +132,7 @@ def build_trainer(config: DictConfig, run_dir: Path, start: Start, more: Sequenc
             accelerator=trainer.accelerator,
             devices=trainer.devices,
             num_nodes=trainer.num_nodes,
-            strategy=trainer.strategy,
+            strategy=strategy_of(trainer),
             precision=trainer.precision,
             max_epochs=-1,
             val_check_interval=trainer.validate_every * micro_batches_per_step(config),
@@ -145,6 +145,12 @@ def build_trainer(config: DictConfig, run_dir: Path, start: Start, more: Sequenc
             logger=loggers,
             callbacks=[*build_callbacks(config, run_dir), *more],
         )
+
+
+def strategy_of(trainer: DictConfig) -> str:
+    """Return the strategy; for a single process not DDP: it needs all gradients of one backward pass, and with them every graph at once."""
+    alone = trainer.devices * trainer.num_nodes == 1
+    return "auto" if alone and trainer.strategy.startswith("ddp") else str(trainer.strategy)
 
 
 def build_callbacks(config: DictConfig, run_dir: Path) -> list[pl.Callback]:
@@ -177,7 +183,7 @@ def build_loggers(config: DictConfig, run_dir: Path, start: Start) -> list[Logge
 
 def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
     """Return the flat figures of result.json."""
-    last = module.latest
+    last, place = module.latest, module.trainer.strategy.root_device
     parameters = {name: sum(parameter.numel() for parameter in group) for name, group in module.parameter_groups().items()}
     counts: Figures = {"steps": module.steps_taken, "num_val_images": len(module.per_image), "skipped_updates": module.bad_steps.skipped}
     return (
@@ -194,7 +200,8 @@ def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
             "max_sampling_steps": module.generator.max_steps,
             "guidance": module.generator.guidance,
         }
-        | {"peak_memory_gib": peak_memory_gib(), "machine": machine(), "backbone_fingerprint": module.backbone.fingerprint()}
+        | {"peak_memory_gib": peak_memory_gib(str(place)), "machine": machine(str(place))}
+        | {"backbone_fingerprint": module.backbone.fingerprint()}
         | {"device": _device(module.trainer), "os": platform.platform()}
         | module.prompt_figures()
         | {"python": platform.python_version(), "torch": str(torch.__version__)}

@@ -16,7 +16,7 @@ import osediff_exp
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
 from osediff_exp.callbacks.ema import GeneratorEMA
 from osediff_exp.checkpoints.base import Loaded, assemble
-from osediff_exp.checkpoints.build import build_backbone, build_generator, build_prompts
+from osediff_exp.checkpoints.build import build_backbone, build_generator, prompts_maker
 from osediff_exp.checkpoints.fitting import fill, trained_tensors
 from osediff_exp.checkpoints.loading import load_checkpoint
 from osediff_exp.checkpoints.own import run_record, stamp
@@ -212,15 +212,25 @@ def test_only_this_packages_generators_are_built(settings: dict[str, Any], backb
         build_generator(config, backbone)
 
 
+def test_weights_are_taken_without_the_files_of_the_run_s_prompts(backbone: Backbone, settings: dict[str, Any]) -> None:
+    """Exporting them, or starting from them, asks for no prompt: the sidecar may be gone, or on another machine."""
+    config = settings | {"prompt": {"extractor": {"_target_": "osediff_exp.data.sidecar.SidecarPrompt", "file": "gone.csv"}}}
+    own = build_generator(config, backbone).own_tensors()
+    loaded = assemble(config, own, trained_on=None, backbone=backbone, sources=None, steps=0, format="osediff_exp")
+    assert loaded.record("weights")["config"]["prompt"] == config["prompt"]
+    with pytest.raises(UserError, match=r"prompt\.file=gone\.csv"):
+        _ = loaded.prompts
+
+
 def test_other_targets_are_refused_too(settings: dict[str, Any], backbone: Backbone) -> None:
     loader = settings["backbone"]["loader"]
     with pytest.raises(UserError, match="is refused: a checkpoint's backbone is loaded by"):
         build_backbone({"backbone": {"loader": loader | {"_target_": "torch.hub.load"}}})
     with pytest.raises(UserError, match="no PromptExtractor"):
-        build_prompts({"prompt": {"extractor": {"_target_": "osediff_exp.models.generator.OneStepGenerator"}}})
+        prompts_maker({"prompt": {"extractor": {"_target_": "osediff_exp.models.generator.OneStepGenerator"}}})
     nested = {"_target_": "osediff_exp.models.prompts.FixedPrompt", "prompt": [{"_target_": "os.system"}]}
     with pytest.raises(UserError, match=r"prompt\.extractor\.prompt names code"):
-        build_prompts({"prompt": {"extractor": nested}})
+        prompts_maker({"prompt": {"extractor": nested}})
     with pytest.raises(UserError, match="has no generator._target_"):
         build_generator({}, backbone)
     unknown = settings | {"generator": settings["generator"] | {"colour": 1}}

@@ -135,7 +135,7 @@ def test_the_other_ranks_get_the_command_of_one_arm(workplace: Path, monkeypatch
     before = [*sys.argv]
     _job_in(workplace, monkeypatch, rank=0)
     seen = json.loads((workplace / "seen.json").read_text())
-    assert seen["argv"] == ["lambda2=0", "+experiment=vsd_ablation", "hydra.mode=RUN"]
+    assert seen["argv"] == ["--config-path", str(CONF), "lambda2=0", "+experiment=vsd_ablation", "hydra.mode=RUN"]
     assert seen["run_dir"] == str(workplace)
     assert sys.argv == before
 

@@ -6,15 +6,28 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from cli_paths import CONF, HERE
 from omegaconf import DictConfig, OmegaConf
 
 from osediff_exp.cli.arguments import parse_arguments
 from osediff_exp.cli.conf_tree import conf_dir
 from osediff_exp.cli.preflight import make_plan
-from osediff_exp.cli.ranks import LAUNCH, Decision, environment_of_one_run, launch_id, rank_zeros_decision, tell_ranks
+from osediff_exp.cli.ranks import (
+    LAUNCH,
+    Decision,
+    environment_of_one_run,
+    folder_told,
+    launch_id,
+    process_rank,
+    rank_zeros_decision,
+    rank_zeros_folder,
+    tell_ranks,
+)
 from osediff_exp.cli.resolvers import gpus
 from osediff_exp.cli.slurm import check_job, job_ids
 from osediff_exp.cli.stops import is_interrupt, requeued_by_slurm, what_stopped_it
@@ -46,6 +59,70 @@ def test_a_rank_alone_tells_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert launch_id() is None
     tell_ranks(tmp_path, Decision.START)
     assert not (tmp_path / LAUNCH).exists()
+
+
+RANKS = [
+    ({}, 0),
+    ({"RANK": "3", "LOCAL_RANK": "1", "NODE_RANK": "0"}, 3),
+    ({"LOCAL_RANK": "1"}, 1),
+    ({"NODE_RANK": "0"}, 0),
+    ({"NODE_RANK": "1"}, 1),
+    ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, 1),
+    ({"NODE_RANK": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, 9),
+    ({"SLURM_PROCID": "2"}, 2),
+]
+
+
+@pytest.mark.parametrize(("variables", "rank"), RANKS, ids=[",".join(variables) or "none" for variables, _ in RANKS])
+def test_a_rank_is_read_from_what_its_starter_tells(variables: dict[str, str], rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert process_rank() == rank
+
+
+ONE_NODE = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+
+
+def test_ranks_that_torchrun_starts_share_the_folder_that_rank_0_chooses(workplace: Path) -> None:
+    command = [sys.executable, "-m", "osediff_exp", "--config-path", str(CONF), "task=ranks", "-m", "seed=1,2"]
+    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parents[1]}", "OMP_NUM_THREADS": "1"} | ONE_NODE
+
+    def started(rank: str) -> subprocess.Popen[str]:
+        variables = environment | {"RANK": rank, "SLURM_PROCID": rank}
+        return subprocess.Popen(command, env=variables, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    other = started("1")
+    time.sleep(1.1)  # the clocks of the two name different seconds
+    for rank in (started("0"), other):
+        said = rank.communicate(timeout=60)[0]
+        assert rank.returncode == 0, said
+    (folder,) = (workplace / "runs" / "ranks").iterdir()  # and no word is left
+    assert (folder / "comparison.txt").read_text() == "0_seed=1\n1_seed=2"
+    assert all((folder / arm / f"rank{rank}.txt").is_file() for arm in ("0_seed=1", "1_seed=2") for rank in (0, 1))
+
+
+def test_slurms_ranks_share_the_folder_of_their_own_launch(slurm_step: None, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osediff_exp.cli.preflight.rank_zeros_folder", partial(rank_zeros_folder, patience=0.2))
+    chosen = workplace / "runs" / "work" / "chosen"
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with folder_told(chosen):
+        monkeypatch.setenv("SLURM_PROCID", "1")
+        assert make_plan(CONF, parse_arguments([])).folder == chosen
+        monkeypatch.setenv("SLURM_STEP_ID", "1")
+        with pytest.raises(UserError, match=r"rank 1 has waited 0 s .* or names its folder where .*: write hydra.run.dir=FOLDER"):
+            make_plan(CONF, parse_arguments([]))
+    assert make_plan(CONF, parse_arguments(["hydra.run.dir=here"])).folder == workplace / "here"
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "0", "WORLD_SIZE": "2"}, {"NODE_RANK": "1"}, ONE_NODE | {"WORLD_SIZE": "4", "RANK": "0"}])
+def test_ranks_started_by_hand_need_a_folder(variables: dict[str, str], workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for argv, key in (([], "hydra.run.dir"), (["-m", "seed=1,2"], "hydra.sweep.dir")):
+        with pytest.raises(UserError, match=f"nothing tells them one folder: write {key}=FOLDER for all of them"):
+            make_plan(CONF, parse_arguments(argv))
+        assert make_plan(CONF, parse_arguments([*argv, f"{key}=here"])).folder == workplace / "here"
+    assert make_plan(CONF, parse_arguments(["--cfg", "job"])).config.seed == 123
 
 
 def test_what_lightning_leaves_in_the_environment_ends_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

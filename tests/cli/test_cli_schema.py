@@ -160,6 +160,12 @@ RELATIONS = [
 ]
 
 
+@pytest.mark.parametrize("kind", ["bf16", "16"])
+def test_a_training_in_half_precision_alone_is_sent_to_mixed_precision(kind: str) -> None:
+    assert relation_problem({"trainer.precision": f"{kind}-mixed"}) is None
+    assert f"; use {kind}-mixed" in str(relation_problem({"trainer.precision": f"{kind}-true"}))
+
+
 @pytest.mark.parametrize(("values", "line"), RELATIONS, ids=[line for _, line in RELATIONS])
 def test_keys_that_do_not_fit_one_another(values: dict[str, Any], line: str) -> None:
     assert relation_problem(values) == line
@@ -211,6 +217,8 @@ WRONG = [
     ("trainer.checkpoint_every", 0, "the nearest is 1"),
     ("trainer.max_bad_steps", 0, "the nearest is 1"),
     ("trainer.precision", "bf16-mixd", "Did you mean 'bf16-mixed'?"),
+    ("trainer.strategy", "ddp_spawn", "Did you mean 'ddp'?"),
+    ("trainer.strategy", "ddp_fork", "Did you mean 'ddp'?"),
     ("generator.timestep", 1000, "the nearest is 999"),
     ("data.crop_size", 97, "the nearest is 96"),
     ("optimizer.betas", [0.9, 1.0], "below 1"),

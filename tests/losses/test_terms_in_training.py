@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning.plugins import MixedPrecision
-from tiny_parts import TERM_SETTINGS, largest_difference, make_data, make_module, make_term, make_trainer, trainable, write_photos
+from tiny_parts import (
+    TERM_SETTINGS,
+    largest_difference,
+    make_data,
+    make_inputs,
+    make_module,
+    make_term,
+    make_trainer,
+    trainable,
+    write_photos,
+)
 from torch import Tensor, nn
 
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
@@ -18,6 +28,7 @@ from osediff_exp.losses.base import CriticTerm, LossTerm
 from osediff_exp.losses.dmd_gan import DMDGANLoss
 from osediff_exp.losses.gan import GANLoss
 from osediff_exp.losses.mse import MSELoss
+from osediff_exp.losses.score_network import ScoreDistillationLoss
 from osediff_exp.losses.vsd import VSDLoss
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.discriminators.features import FeatureHead
@@ -119,6 +130,23 @@ def test_bfloat16_trains_and_discriminators_stay_in_float32(
     assert "train/GANLoss_critic" in exact.latest
     for key in (key for key in exact.latest if key.startswith("train/") and key.split("/")[1] in {"mse", *LOSSES}):
         assert module.latest[key] == pytest.approx(exact.latest[key], rel=0.1), key
+
+
+SCORED = [kind for kind in CRITICS if issubclass(kind, ScoreDistillationLoss)]
+
+
+@pytest.mark.parametrize("kind", SCORED)
+def test_in_bfloat16_the_score_network_that_was_asked_before_it_learns_has_its_gradients(
+    kind: type[CriticTerm], backbone: Backbone
+) -> None:
+    term, inputs = make_term(kind, backbone), make_inputs(backbone, indices=[0, 1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        term(inputs)
+        critic = term.critic_loss(inputs).loss
+    critic.backward()
+    lora = {name: weight for name, weight in term.named_parameters() if "lora_" in name}
+    assert lora
+    assert all(weight.grad is not None and float(weight.grad.abs().max()) > 0 for weight in lora.values())
 
 
 def noting_dtype(forward: Any, seen: set[torch.dtype]) -> Any:

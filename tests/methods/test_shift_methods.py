@@ -114,6 +114,14 @@ def test_resumed_equals_uninterrupted_with_the_average(backbone: Backbone, tmp_p
     check_resuming(backbone, tmp_path, make)
 
 
+def test_in_bfloat16_the_student_that_was_asked_before_it_learns_has_its_gradients(backbone: Backbone, tmp_path: Path) -> None:
+    method = make_sinsr(backbone)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = method.loss(batch_of(backbone, tmp_path, method)).loss
+    loss.backward()
+    assert all(weight.grad is not None for weight in method.groups()["generator"].parameters)
+
+
 # ---- restoring
 
 
@@ -177,7 +185,7 @@ def loaded(backbone: Backbone, generator: ResShiftGenerator, source: str) -> Loa
     return Loaded(
         backbone=backbone,
         generator=generator,
-        prompts=FixedPrompt(prompt=""),
+        make_prompts=lambda: FixedPrompt(prompt=""),
         config=config,
         steps=3,
         format="osediff_exp",

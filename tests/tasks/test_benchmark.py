@@ -27,7 +27,7 @@ from osediff_exp.tasks.benchmark import StepClock, one_core, sample_photo, train
 from osediff_exp.tasks.benchmark.limits import Limit, kept
 from osediff_exp.tasks.benchmark.scale import _processes
 from osediff_exp.tasks.benchmark.scoring import plain_ssim
-from osediff_exp.tasks.benchmark.training import comparable, compare_memory
+from osediff_exp.tasks.benchmark.training import comparable, compare_memory, on_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +121,11 @@ def test_only_the_parts_asked_for_are_measured(tmp_path: Path) -> None:
 def test_a_method_that_the_released_code_lacks_has_no_plain_step() -> None:
     assert comparable(configuration()) is None
     assert "gan" in str(comparable(configuration("loss/terms=[mse,gan]")))
+
+
+def test_steps_are_compared_in_a_precision_that_the_cpu_has_whatever_else_the_machine_has() -> None:
+    assert on_cpu(configuration("trainer=gpu")).trainer.accelerator == "cpu"
+    assert "the CPU, which has no trainer.precision=16-mixed" in str(comparable(configuration("trainer.precision=16-mixed")))
 
 
 def test_a_limit_is_kept_on_its_side_and_what_was_not_measured_has_no_verdict() -> None:

@@ -375,6 +375,13 @@ def test_the_networks_are_those_of_terms_with_weight_and_of_metrics() -> None:
     assert weights.nets_of(configuration("loss.terms.st_lpips.net=vgg"), "st_lpips") == ["vgg", "alex"]
     assert weights.nets_of(configuration("lambda1=0"), "st_lpips") == ["alex"]
     assert weights.nets_of(configuration(), "lpips") == []
+    assert weights.nets_of(configuration("method=resshift"), "st_lpips") == ["alex"], "the metrics' alone: the method has no loss terms"
+    assert weights.nets_of(configuration("backbone=sd21", "loss/terms=[mse,perceptual,vsd]"), "lpips") == ["vgg"]
+    for stage, nets in (("cfw", ["vgg"]), ("null", [])):
+        assert (
+            weights.nets_of(configuration("method=stablesr", f"method.stage={stage}", "backbone=sd21", "metrics=psnr_ssim"), "lpips")
+            == nets
+        )
 
 
 # ---- servers and W&B

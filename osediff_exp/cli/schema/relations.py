@@ -115,6 +115,14 @@ def _recomputed(values: Values) -> Iterator[str]:
         yield f"generator.gradient_checkpointing={parts}: method={method} recomputes all or nothing; give true or false"
 
 
+def _halved(values: Values) -> Iterator[str]:
+    """In half precision alone the terms' float32 pictures do not fit the networks."""
+    precision = str(values.get("trainer.precision"))
+    if precision in ("bf16-true", "16-true"):
+        mixed = precision.replace("true", "mixed")
+        yield f"trainer.precision={precision} is not for a training, whose weights and pictures stay in float32; use {mixed}"
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -129,4 +137,5 @@ _CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (
     _budgets,
     _countless_crops,
     _recomputed,
+    _halved,
 )

@@ -43,7 +43,8 @@ RULES: dict[str, Rule] = {
     "trainer.accelerator": ACCELERATOR,
     "trainer.devices": whole(1, 1024),
     "trainer.num_nodes": whole(1, 1024),
-    "trainer.strategy": word("auto", "ddp", "ddp_spawn", "ddp_fork", pattern="ddp_find_unused_parameters_(true|false)"),
+    # not ddp_spawn nor ddp_fork: what they train, and its figures, is in processes that are gone
+    "trainer.strategy": word("auto", "ddp", pattern="ddp_find_unused_parameters_(true|false)"),
     "trainer.ema_decay": number(0.0, 1.0, open=")", null=True),
     "trainer.log_every": whole(1),
     "trainer.validate_every": whole(1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,6 +10,7 @@ from osediff_exp.methods.base import Method, MethodLoss, OptimizerFactory, Parts
 from osediff_exp.methods.batch import TrainingBatch
 from osediff_exp.methods.resshift.generator import ResShiftGenerator
 from osediff_exp.methods.sinsr.generator import SinSRGenerator
+from osediff_exp.models.without_gradients import without_gradients
 
 CLEAN = 1
 """The paper's t whose network index is 0, at which the student maps a clean latent to its start (released code's ``t=0``)."""
@@ -51,7 +51,7 @@ class SinSR(Method):
     def loss(self, batch: TrainingBatch) -> MethodLoss:
         z_0, y = self.generator.encode(batch.hq), self.generator.encode(batch.lq)
         z_T = self.generator.schedule.start(y, batch.noise("sinsr/start", tuple(y.shape[1:])))
-        with torch.no_grad():
+        with without_gradients():
             taught = self.teacher.descend(z_T, y, None)
             inverted = self._student(z_0, y, CLEAN)
         parts = {

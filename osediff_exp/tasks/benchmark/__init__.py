@@ -47,8 +47,8 @@ from osediff_exp.tasks.benchmark.scale import scale
 from osediff_exp.tasks.benchmark.scoring import compare_scoring
 from osediff_exp.tasks.benchmark.side_by_side import Pair
 from osediff_exp.tasks.benchmark.starting import starting
-from osediff_exp.tasks.benchmark.training import comparable, compare_memory, compare_steps
-from osediff_exp.tasks.precision import with_precision
+from osediff_exp.tasks.benchmark.training import comparable, compare_memory, compare_steps, on_cpu
+from osediff_exp.tasks.precision import autocast, with_precision
 from osediff_exp.tasks.prompting import build_prompts
 from osediff_exp.tasks.resuming import Start
 from osediff_exp.tasks.train import Figures, build_data, build_module, build_trainer, micro_batches_per_step
@@ -70,7 +70,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     quiet_libraries()
     prepare_process(seed=config.seed)
     settings = config.benchmark
-    _check(settings)
+    _check(config)
     figures: Figures = {}
     photo = sample_photo()
     parts = list(dict.fromkeys(settings.parts))
@@ -79,12 +79,16 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
             progress.start(part)
             figures |= _PARTS[part](config, run_dir, photo)
             progress.advance()
-    figures |= {"peak_memory_gib": peak_memory_gib(), "threads": torch.get_num_threads(), "machine": machine()}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    figures |= {"peak_memory_gib": peak_memory_gib(device), "threads": torch.get_num_threads(), "machine": machine(device)}
     _print(figures)
     return figures
 
 
-def _check(settings: DictConfig) -> None:
+def _check(config: DictConfig) -> None:
+    settings = config.benchmark
+    if "scale" in settings.parts:
+        autocast(on_cpu(config))
     for key in ("num_pairs", "num_batches", "num_images", "num_steps", "num_tagged", "num_rounds"):
         if settings[key] < 1:
             raise UserError(f"benchmark.{key}={settings[key]} measures nothing: give at least 1")

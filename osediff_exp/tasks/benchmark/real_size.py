@@ -104,7 +104,7 @@ def _step(config: DictConfig, backbone: Backbone, batch: int, *, checkpointed: b
         f"{name}_images_per_second": batch / median,
         f"{name}_tflop": counter.get_total_flops() / 1e12,
         f"{name}_tflops": counter.get_total_flops() / 1e12 / median,
-        f"{name}_peak_gib": peak_memory_gib(),
+        f"{name}_peak_gib": peak_memory_gib(device),
     }
 
 

@@ -1,4 +1,4 @@
-"""The training step against the plain one: seconds in turns, memory in processes of their own."""
+"""The training step against the plain one, on the CPU: seconds in turns, memory in processes of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from osediff_exp.runtime import peak_memory_gib, prepare_process, quiet_librarie
 from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_side
 from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep, StepInputs, random_inputs
 from osediff_exp.tasks.methods import build_method
-from osediff_exp.tasks.precision import autocast, with_precision
+from osediff_exp.tasks.precision import CPU_PRECISIONS, autocast, with_precision
 from osediff_exp.tasks.train import build_data
 
 Way = Literal["plain", "ours"]
@@ -33,15 +33,24 @@ def comparable(config: DictConfig) -> str | None:
     """Return why this configuration has no plain step beside it, or None."""
     if config.method.name != "osediff":
         return f"method={config.method.name} is not the released code's"
+    if config.trainer.precision not in CPU_PRECISIONS:
+        return f"both are measured on the CPU, which has no trainer.precision={config.trainer.precision}"
     others = [name for name, term in config.loss.terms.items() if term is not None and "optimizer" in term and name != "vsd"]
     return f"the released code has no term {', '.join(others)}" if others else None
+
+
+def on_cpu(config: DictConfig) -> DictConfig:
+    """Return the configuration for the CPU, where the compared steps run: ``trainer.precision=auto`` then means the CPU's."""
+    merged = OmegaConf.merge(config, {"trainer": {"accelerator": "cpu"}})
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def compare_steps(config: DictConfig, run_dir: Path) -> Pair:
     """Return the seconds of a step, both ways, on one batch of the configured training stream; ours in ``trainer.precision``."""
     backbone, method = _parts(config, run_dir)
     inputs = step_inputs(config, run_dir)
-    config = with_precision(config, backbone)
+    config = with_precision(on_cpu(config), backbone)
     steps = {way: _step(way, config, method, backbone) for way in _WAYS}
     return side_by_side(lambda: steps["plain"](inputs, 0), lambda: steps["ours"](inputs, 0), rounds=config.benchmark.num_rounds)
 
@@ -116,7 +125,7 @@ def _measure_step(plain: dict[str, Any], run_dir: str, way: Way, random: tuple[i
     quiet_libraries()
     prepare_process(seed=plain["seed"])
     torch.set_num_threads(1)
-    config = OmegaConf.create(plain)
+    config = on_cpu(OmegaConf.create(plain))
     before = _memory_gib()
     backbone, method = _parts(config, Path(run_dir))
     inputs = random_inputs(*random, seed=config.seed) if random else step_inputs(config, Path(run_dir))
@@ -124,13 +133,15 @@ def _measure_step(plain: dict[str, Any], run_dir: str, way: Way, random: tuple[i
     if way == "plain":
         del method
     seconds = [seconds_of(partial(step, inputs, k)) for k in range(MEMORY_STEPS)]
-    sender.send((peak_memory_gib() - before, seconds[-1]))
+    peak = peak_memory_gib("cpu")
+    assert peak is not None  # the first run of its process
+    sender.send((peak - before, seconds[-1]))
 
 
 def _memory_gib() -> float:
     """Return this process's resident memory now, in GiB; 0 where the system does not say."""
     status = Path("/proc/self/status")
-    if torch.cuda.is_available() or not status.is_file():
+    if not status.is_file():
         return 0.0
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 2**20

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from osediff_exp.errors import UserError
 from osediff_exp.tasks.doctor.check import Check, Status, first_line
@@ -18,6 +18,14 @@ from osediff_exp.tasks.doctor.services import ask_all, ask_for
 _MARKER = "unet/config.json"
 _CONFIGS = (_MARKER, "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
 _TRUNKS = "https://download.pytorch.org/models/"
+_DISTANCES = {
+    "lpips": ("osediff_exp.losses.lpips.LPIPSLoss", "osediff_exp.metrics.lpips.LPIPS"),
+    "st_lpips": (
+        "osediff_exp.losses.st_lpips.STLPIPSLoss",
+        "osediff_exp.losses.edge_st_lpips.EdgeSTLPIPSLoss",
+        "osediff_exp.metrics.st_lpips.STLPIPS",
+    ),
+}
 _REMEDY = "pass a folder in diffusers layout, backbone.loader.sources=[FOLDER], or give this machine a way to the hub"
 
 
@@ -106,10 +114,13 @@ def realesrgan(config: DictConfig, run_dir: Path) -> Check:
 
 
 def nets_of(config: DictConfig, name: str) -> list[str]:
-    """Return the networks that the configuration's loss term (of weight above 0) and metric called ``name`` use."""
-    term, metric = config.loss.terms.get(name), config.get("metrics", {}).get(name)
-    nodes = [node for node in (term, metric) if node is not None and node.get("weight", 1.0) != 0]
-    return list(dict.fromkeys(str(node.get("net", "alex")) for node in nodes))
+    """Return the networks with which loss terms (of weight above 0; a method's own too) and metrics measure the distance ``name``, whatever
+    keys they stand under."""
+    own = ["method.training"] * (OmegaConf.select(config, "method.stage") is not None)  # of a later stage: a first one trains without
+    groups = [OmegaConf.select(config, key) or {} for key in ("loss.terms", *own, "metrics")]
+    nodes = [node for group in groups for node in group.values() if isinstance(node, DictConfig)]
+    used = [node for node in nodes if node.get("_target_") in _DISTANCES[name] and node.get("weight", 1.0) != 0]
+    return list(dict.fromkeys(str(node.get("net", "alex")) for node in used))
 
 
 def look(text: str, *, revision: str | None, variant: str | None) -> Found:

@@ -49,8 +49,8 @@ def run_on_tensor(config: DictConfig, path: Path, run_dir: Path) -> Figures:
         "logits_mean": float(outputs.logits.mean()),
         "image_embeds_mean": float(outputs.image_embeds.mean()),
         "output": str(target),
-        "peak_memory_gib": peak_memory_gib(),
-        "machine": machine(),
+        "peak_memory_gib": peak_memory_gib(str(device)),
+        "machine": machine(str(device)),
     }
 
 

@@ -69,8 +69,8 @@ class Work:
             "tagger": str(self.tagger.described["tagger"]),
             "tagger_fingerprint": self.tagger.fingerprint,
             "cache": kept,
-            "peak_memory_gib": peak_memory_gib(),
-            "machine": machine(),
+            "peak_memory_gib": peak_memory_gib(str(self.like.device)),
+            "machine": machine(str(self.like.device)),
         }
 
 
