@@ -11,6 +11,7 @@ from osediff_exp.reporting.arms import Row, group_seeds, make_arm, references, w
 from osediff_exp.reporting.commands import sweep_command
 from osediff_exp.reporting.differences import Difference, choose_baseline, differences_from
 from osediff_exp.reporting.figures import Metric, best, metrics_of
+from osediff_exp.reporting.inputs import input_groups, inputs_note
 from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
 from osediff_exp.reporting.paper_ablations import Published, published_for
 from osediff_exp.reporting.run_folders import find_runs
@@ -160,11 +161,13 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
         for place, (label, group) in enumerate(zip(labels, groups, strict=True))
     ]
     metrics = metrics_of(run.result for run in runs)
-    inputs = references(arms)
+    inputs, tested = references(arms), input_groups(arms)
     baseline, odd = choose_baseline(arms, inputs, settings.baseline)
     published, misnamed = published_for(labels, settings.published)
     # A name may be an arm's that has not started, so only a whole sweep can tell which are wrong.
     misspelt = [] if found.never_started else [*unused_names(named, settings.labels), *misnamed]
+    about_pictures = [*pictures_notes(arms, metrics), inputs_note(tested)]
+    notes = [*found.notes, *misspelt, odd, *about_pictures, _commits(runs), _repeated(arms)]
     return Comparison(
         sweep_dir=sweep_dir,
         sources=sources,
@@ -172,7 +175,7 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
         question=settings.question or (_question(named) if len(sources) == 1 else ""),
         rows=arms + inputs,
         metrics=metrics,
-        best={metric.key: _best(metric, arms) for metric in metrics},
+        best={metric.key: _best(metric, arms) if len(tested) < 2 else set() for metric in metrics},
         behind=what_is_behind(arms, metrics),
         baseline=baseline,
         differences=differences_from(baseline, arms, metrics),
@@ -181,7 +184,7 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
         command=sweep_command(sources[0]) if len(sources) == 1 else "",
         go_on_command=sweep_command(sources[0], go_on=True) if len(sources) == 1 else "",
         never_started=found.never_started,
-        notes=[note for note in [*found.notes, *misspelt, odd, *pictures_notes(arms, metrics), _commits(runs), _repeated(arms)] if note],
+        notes=[note for note in notes if note],
     )
 
 

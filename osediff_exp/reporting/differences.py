@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from osediff_exp.errors import nearest
 from osediff_exp.photo_units import by_photo
+from osediff_exp.reporting.inputs import seen, tested_on
 from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, Interval, detectable_difference, mean_interval, paired_tests
 
 if TYPE_CHECKING:
@@ -96,11 +97,14 @@ def _plain_numbers(text: str) -> str:
 
 
 def differences_from(baseline: Row | None, arms: Sequence[Row], metrics: Sequence[Metric]) -> dict[tuple[str, str], Difference]:
-    """Return (arm label, metric key) -> difference, for every arm but the baseline; the adjustment of p covers them all."""
+    """Return (arm label, metric key) -> difference, for every arm but the baseline; the adjustment of p covers them all.
+
+    An arm that was tested on other originals has none: pictures that share but their names are no pairs.
+    """
     if baseline is None:
         return {}
     found: dict[tuple[str, str], tuple[Difference, dict[str, float]]] = {}
-    for arm in (arm for arm in arms if arm is not baseline):
+    for arm in (arm for arm in arms if arm is not baseline and _can_be_paired(arm, baseline)):
         mine, theirs, num_seeds = _paired_pictures(arm, baseline)
         for metric in metrics:
             pictures = _per_picture(mine, theirs, metric.key)
@@ -110,6 +114,11 @@ def differences_from(baseline: Row | None, arms: Sequence[Row], metrics: Sequenc
                 one = Difference(over, len(pictures), num_seeds, _by_shared_seed(arm, baseline, metric.key))
                 found[arm.label, metric.key] = one, photos
     return _tested(found, {metric.key: metric for metric in metrics})
+
+
+def _can_be_paired(arm: Row, baseline: Row) -> bool:
+    one, other = tested_on(arm), tested_on(baseline)
+    return one is None or other is None or seen(one, other) != "other originals"
 
 
 def _per_picture(mine: PerImage, theirs: PerImage, key: str) -> dict[str, float]:
