@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from math import fsum
 from statistics import stdev
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Collection, Container, Iterable, Mapping
 
 STANDARD_ERROR = "_se"  # follows a figure's name
 
@@ -28,16 +29,41 @@ def photos_of(names: Iterable[str]) -> dict[str, str]:
     return photos if len(set(photos.values())) > 1 else {name: name for name in photos}
 
 
-def by_photo(values: Mapping[str, float]) -> dict[str, float]:
+def photo_totals(values: Mapping[str, float]) -> dict[str, float]:
     """Return photo -> its share of the mean over pictures, times the number of photos: the mean over photos is the one over pictures.
 
-    With as many crops of every photo this is the mean over its crops.
+    With as many crops of every photo this is the mean over its crops; else a photo with many crops has a large share whatever their values
+    are: what a share deviates by says nothing about how sure the mean is (see :func:`by_photo`).
     """
     photos = photos_of(values)
     sums: Counter[str] = Counter()
     for name, value in values.items():
         sums[photos[name]] += value  # type: ignore[assignment]  # a Counter adds up floats too
     return {photo: total * len(sums) / len(values) for photo, total in sums.items()}
+
+
+def photo_weights(names: Collection[str]) -> dict[str, float]:
+    """Return photo -> its number of pictures over the mean number, 1 with as many pictures of every photo."""
+    counts = Counter(photos_of(names).values())
+    return {photo: count * len(counts) / len(names) for photo, count in counts.items()}
+
+
+def by_photo(values: Mapping[str, float]) -> dict[str, float]:
+    """Return photo -> m + G / N sum_k (d_k - m) over its pictures k, with m the mean of all N pictures and G the number of photos.
+
+    Their mean is m. Their deviations are the linearised residuals of m as a ratio of totals, sum d over N, when photos are drawn (W. G.
+    Cochran, "Sampling Techniques", 3rd ed. 1977, chapters 6 and 9A): Student's interval of these values is the one of m. With as many
+    crops of every photo they are the means over its crops; values that are all alike have no deviation, however crops are spread.
+    """
+    photos = photos_of(values)
+    totals = photo_totals(values)
+    if len(set(Counter(photos.values()).values())) < 2:
+        return totals
+    mean = fsum(values.values()) / len(values)
+    residuals = dict.fromkeys(totals, 0.0)
+    for name, value in values.items():
+        residuals[photos[name]] += value - mean
+    return {photo: mean + residual * len(totals) / len(values) for photo, residual in residuals.items()}
 
 
 def is_standard_error(key: str, keys: Container[str]) -> bool:

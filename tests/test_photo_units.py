@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from osediff_exp.photo_units import by_photo, is_standard_error, photos_of, standard_error
+from osediff_exp.photo_units import by_photo, is_standard_error, photo_totals, photo_weights, photos_of, standard_error
 
 
 def test_numbered_crops_share_their_photo_and_camera_files_do_not() -> None:
@@ -22,9 +24,11 @@ def test_a_counter_of_pictures_is_no_title() -> None:
 
 def test_the_mean_over_photos_is_the_mean_over_pictures() -> None:
     values = {"a_0": 1.0, "a_1": 3.0, "b_0": 5.0, "c": 6.0}
-    photos = by_photo(values)
-    assert photos == {"a": 4 * 3 / 4, "b": 5 * 3 / 4, "c": 6 * 3 / 4}
-    assert np.mean(list(photos.values())) == np.mean(list(values.values()))
+    photos, mean = by_photo(values), 15 / 4
+    assert photos == {"a": mean + (4 - 2 * mean) * 3 / 4, "b": mean + (5 - mean) * 3 / 4, "c": mean + (6 - mean) * 3 / 4}
+    assert np.mean(list(photos.values())) == pytest.approx(mean)
+    assert photo_totals(values) == {"a": 4 * 3 / 4, "b": 5 * 3 / 4, "c": 6 * 3 / 4}
+    assert photo_weights(values) == {"a": 2 * 3 / 4, "b": 3 / 4, "c": 3 / 4}
     assert by_photo({"a_0": 1.0, "a_1": 3.0, "b_0": 5.0, "b_1": 6.0}) == {"a": 2.0, "b": 5.5}, "as many crops of each: their means"
 
 
@@ -34,6 +38,30 @@ def test_crops_that_repeat_their_photo_make_the_mean_no_surer() -> None:
     thrice = {f"p{k}_{crop}": value for k, value in enumerate(values) for crop in range(3)}
     assert standard_error(thrice) == pytest.approx(standard_error(once)) == pytest.approx(values.std(ddof=1) / 20**0.5)
     assert math.isnan(standard_error({"a": 1.0}))
+
+
+def crops(sizes: Sequence[int]) -> list[str]:
+    return [f"photo{photo}_{crop}" for photo, size in enumerate(sizes) for crop in range(size)]
+
+
+def test_a_value_that_all_pictures_share_is_known_for_sure_however_many_crops_their_photos_have() -> None:
+    values = dict.fromkeys(crops([1, 3, 16, 7, 2, 9, 12]), 0.5)
+    assert set(by_photo(values).values()) == {0.5}
+    assert standard_error(values) == 0
+
+
+def test_the_standard_error_is_that_of_the_mean_where_photos_have_unequal_numbers_of_crops() -> None:
+    rng = np.random.default_rng(0)
+    names = crops(rng.integers(1, 17, 24).tolist())
+    photo = np.array([int(name.removeprefix("photo").split("_")[0]) for name in names])
+    means, errors, covered = [], [], 0
+    for _ in range(200):
+        values = 0.5 + rng.normal(0, 0.1, 24)[photo] + rng.normal(0, 0.1, len(names))
+        means.append(values.mean())
+        errors.append(standard_error(dict(zip(names, values.tolist(), strict=True))))
+        covered += abs(means[-1] - 0.5) < stats.t.ppf(0.975, 23) * errors[-1]
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.15), "the totals' deviation is four times as large"
+    assert covered / 200 == pytest.approx(0.95, abs=0.035)
 
 
 def test_a_standard_error_belongs_to_a_figure() -> None:

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from osediff_exp.errors import nearest
-from osediff_exp.photo_units import by_photo
+from osediff_exp.photo_units import by_photo, photo_totals, photo_weights
 from osediff_exp.reporting.inputs import seen, tested_on
 from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, Interval, detectable_difference, mean_interval, paired_tests
 
@@ -109,10 +109,9 @@ def differences_from(baseline: Row | None, arms: Sequence[Row], metrics: Sequenc
         for metric in metrics:
             pictures = _per_picture(mine, theirs, metric.key)
             if pictures:
-                photos = by_photo(pictures)
-                over = mean_interval(list(photos.values()))
+                over = mean_interval(list(by_photo(pictures).values()))
                 one = Difference(over, len(pictures), num_seeds, _by_shared_seed(arm, baseline, metric.key))
-                found[arm.label, metric.key] = one, photos
+                found[arm.label, metric.key] = one, pictures
     return _tested(found, {metric.key: metric for metric in metrics})
 
 
@@ -130,12 +129,13 @@ def _per_picture(mine: PerImage, theirs: PerImage, key: str) -> dict[str, float]
 def _tested(
     found: Mapping[tuple[str, str], tuple[Difference, dict[str, float]]], metrics: Mapping[str, Metric]
 ) -> dict[tuple[str, str], Difference]:
-    tests = paired_tests([values for _, values in found.values()])
+    pictures = [values for _, values in found.values()]
+    tests = paired_tests([photo_totals(values) for values in pictures], [photo_weights(values) for values in pictures])
     tested = {}
     for (key, (one, values)), test in zip(found.items(), tests, strict=True):
         if test:
             verdict = _verdict(metrics[key[1]], one.interval.mean, test.p_adjusted)
-            detectable = detectable_difference(list(values.values()), test.critical)
+            detectable = detectable_difference(list(by_photo(values).values()), test.critical)
             one = replace(one, p=test.p, p_adjusted=test.p_adjusted, verdict=verdict, detectable=detectable)
         tested[key] = one
     return tested

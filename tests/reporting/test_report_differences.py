@@ -157,6 +157,20 @@ def test_crops_of_one_photo_count_as_one() -> None:
     assert difference.interval.mean == pytest.approx(expected.mean)
 
 
+def test_the_same_difference_on_every_crop_is_known_for_sure_however_many_crops_photos_have() -> None:
+    gains = {f"photo{photo}_{crop}": 0.5 for photo, size in enumerate((1, 16, 3, 9, 2, 5, 12, 7)) for crop in range(size)}
+
+    def of(label: str, gain: float) -> Row:
+        run = Run(Path(label), label, "done", result={"psnr": 1.0}, per_image={name: {"psnr": 20.0 + gain} for name in gains})
+        return make_arm(label, (run,), {})
+
+    base = of("base", 0.0)
+    difference = differences_from(base, [base, of("x", 0.5)], [PSNR])["x", "psnr"]
+    assert (difference.interval.low, difference.interval.mean, difference.interval.high) == (0.5, 0.5, 0.5)
+    assert (difference.interval.n, difference.num_pictures, difference.detectable) == (8, 55, 0)
+    assert (difference.p, difference.verdict) == (2 / 2**8, "better")
+
+
 def test_no_difference_says_how_large_a_one_it_could_have_seen() -> None:
     rng = np.random.default_rng(4)
     base = arm("base", *[[20.0] * 12] * 3)
