@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from osediff_exp.data.sources import Picture, with_unique_names
 from osediff_exp.photo_units import by_photo, is_standard_error, photo_totals, photo_weights, photos_of, standard_error
 
 
 def test_numbered_crops_share_their_photo_and_camera_files_do_not() -> None:
-    names = ["cheetah_0", "cheetah_11", "butterfly-2_0", "butterfly-2", "IMG_1234", "IMG_1235", "a_07", "Canon_001_LR4", "b_100"]
+    names = ["cheetah_0", "cheetah_11", "butterfly-2_0", "butterfly-2", "IMG_1234", "IMG_1235", "a_07", "Canon_001_LR4", "b_100", "a_12"]
     assert list(photos_of(names).values()) == ["cheetah", "cheetah", "butterfly-2", "butterfly-2", *names[4:]]
 
 
 def test_a_counter_of_pictures_is_no_title() -> None:
     names = [f"img_{k}" for k in range(24)]
+    assert photos_of(names) == {name: name for name in names}
+
+
+def test_patches_of_a_photo_are_of_it_however_many_there_are() -> None:
+    names = [f"{801 + k:04d}_pch_{patch:05d}" for k in range(100) for patch in range(1, 31)]
+    assert set(photos_of(names).values()) == {f"{801 + k:04d}" for k in range(100)}
+    assert set(photos_of(names[:20]).values()) == {"0801"}, "patches say that they are of one photo"
+
+
+def test_numbers_that_run_on_over_a_few_titles_count_pictures() -> None:
+    for pattern in ("{}_{}", "{}_{:02d}", "{}_{:03d}_LR4"):
+        names = [pattern.format(camera, k) for camera in ("Canon", "Nikon") for k in range(1, 51)]
+        assert photos_of(names) == {name: name for name in names}, pattern
+    most = [f"photo{photo}_{crop}" for photo in range(2) for crop in range(16)]
+    assert len(set(photos_of(most).values())) == 2, "as many crops as are cut of a photo"
+    many = [f"photo{photo}_{crop}" for photo in range(6) for crop in range(40)]
+    assert len(set(photos_of(many).values())) == 6, "many photos with many crops each: few photos are the careful guess"
+
+
+def test_names_that_were_told_apart_are_not_taken_for_crops() -> None:
+    pictures = [Picture(Path(folder) / f"{k}.png", f"{k}") for folder in ("lake", "forest", "forest") for k in range(1, 13)]
+    names = [picture.name for picture in with_unique_names(pictures)]
+    assert (names[12], names[24], len(set(names))) == ("forest-1", "1-2", 36)
     assert photos_of(names) == {name: name for name in names}
 
 
