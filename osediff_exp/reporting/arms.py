@@ -114,7 +114,7 @@ def _pictures_inputs(run: Run) -> dict[str, dict[str, float]]:
 
 
 def _joins(run: Run, arm: list[Run]) -> bool:
-    if run.seed is None or run.seed in [other.seed for other in arm]:
+    if run.restorer != arm[0].restorer or run.seed is None or run.seed in [other.seed for other in arm]:
         return False
     one, other = without_seed(run), without_seed(arm[0])
     return set(one.overrides) == set(other.overrides) and _same_config(run, arm[0])

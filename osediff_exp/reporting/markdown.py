@@ -166,7 +166,7 @@ def _origin(comparison: Comparison) -> str:
     runs = [run for row in comparison.arms for run in row.runs]
     commits = dict.fromkeys(str(run.result["commit"]) for run in runs if run.result.get("commit"))
     versions = dict.fromkeys(str(run.result["version"]) for run in runs if run.result.get("version"))
-    commands = [comparison.command] if comparison.command else [run_command(run) for run in runs]
+    commands = [comparison.command] if comparison.command else list(dict.fromkeys(run_command(run) for run in runs))
     block = "\n".join(["Made by:", "", *(f"    {' '.join(command.split())}" for command in commands if command)] if any(commands) else [])
     origin = [f"Version {escape(', '.join(versions))}"] if versions else []
     origin += [f"commit {escape(', '.join(commits))}"] if commits else []

@@ -40,6 +40,7 @@ class Run:
         per_image: picture name -> metric -> value.
         pictures: lq, bicubic, hq, output -> picture name -> file.
         output_step: step of the output pictures where the final ones are missing, else None.
+        restorer: of an evaluation of several, the one whose figures these are, else "".
         last_written: when an unfinished run last wrote a log or a checkpoint (local time), "" for others.
     """
 
@@ -56,6 +57,7 @@ class Run:
     output_step: int | None = None
     last_written: str = ""
     source: str = ""
+    restorer: str = ""
 
     @property
     def task(self) -> str:
@@ -159,6 +161,11 @@ def last_line(path: Path) -> str:
 
 def _pngs(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.png")) if path.is_file()}
+
+
+def output_pictures(folder: Path, name: str) -> dict[str, Path]:
+    """Return picture name -> file of the outputs ``images/name`` of a run folder."""
+    return _pngs(folder / "images" / name)
 
 
 def _outputs(images: Path, name: str) -> tuple[dict[str, Path], int | None]:
