@@ -15,7 +15,7 @@ from osediff_exp.reporting.inputs import input_groups, inputs_note
 from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
 from osediff_exp.reporting.paper_ablations import Published, published_for
 from osediff_exp.reporting.run_folders import find_runs
-from osediff_exp.reporting.scored import Behind, pictures_notes, take_part, what_is_behind
+from osediff_exp.reporting.scored import Behind, pictures_notes, seeds_notes, take_part, what_is_behind
 from osediff_exp.reporting.settings import ReportSettings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Comparison:
         rows: the arms in order of launch, then the bicubic reference (one per distinct set of inputs).
         metrics: the quality figures that any arm has.
         best: metric key -> places in ``rows`` of the best of the arms that were scored on the same pictures; the reference takes no part.
-        behind: (arm label, metric key) -> the pictures behind a mean, where arms differ in them.
+        behind: (arm label, metric key) -> the pictures behind a mean where arms differ in them, and its seeds where one has no figure.
         baseline: the row that arms are tested against (None: nothing to test).
         differences: (arm label, metric key) -> paired difference from the baseline.
         published: arm label -> what a paper printed for it.
@@ -166,7 +166,7 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
     published, misnamed = published_for(labels, settings.published)
     # A name may be an arm's that has not started, so only a whole sweep can tell which are wrong.
     misspelt = [] if found.never_started else [*unused_names(named, settings.labels), *misnamed]
-    about_pictures = [*pictures_notes(arms, metrics), inputs_note(tested)]
+    about_pictures = [*pictures_notes(arms, metrics), *seeds_notes(arms, metrics), inputs_note(tested)]
     notes = [*found.notes, *misspelt, odd, *about_pictures, _commits(runs), _repeated(arms)]
     return Comparison(
         sweep_dir=sweep_dir,

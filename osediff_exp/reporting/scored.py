@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from osediff_exp.reporting.arms import Row
     from osediff_exp.reporting.figures import Metric
+    from osediff_exp.reporting.runs import Run
 
 Names = frozenset[str]
 _MOST_LABELS = 3
@@ -24,16 +25,19 @@ class Behind:
 
     Attributes:
         pictures: the fewest and the most pictures that a seed was scored on; None where the arms do not differ in them.
+        seeds: how many have a figure; None where all finished ones do.
     """
 
     pictures: tuple[int, int] | None = None
+    seeds: int | None = None
 
     def __str__(self) -> str:
-        """Return "6 pictures", "6 to 12 pictures"."""
-        if self.pictures is None:
-            return ""
-        fewest, most = self.pictures
-        return f"{most} picture{'s' * (most != 1)}" if fewest == most else f"{fewest} to {most} pictures"
+        """Return "6 pictures", "6 to 12 pictures", "2 seeds", "2 seeds, 6 pictures"."""
+        parts = [] if self.seeds is None else [f"{self.seeds} seed{'s' * (self.seeds != 1)}"]
+        if self.pictures is not None:
+            fewest, most = self.pictures
+            parts.append(f"{most} picture{'s' * (most != 1)}" if fewest == most else f"{fewest} to {most} pictures")
+        return ", ".join(parts)
 
 
 def scored_on(row: Row, key: str) -> list[Names]:
@@ -61,15 +65,39 @@ def take_part(arms: Sequence[Row], key: str) -> list[bool]:
 
 
 def what_is_behind(arms: Sequence[Row], metrics: Sequence[Metric]) -> dict[tuple[str, str], Behind]:
-    """Return (arm label, metric key) -> what stands behind the figure, where arms differ in that."""
+    """Return (arm label, metric key) -> what stands behind the figure, where arms differ in their pictures or a seed has no figure."""
     found = {}
     for metric in metrics:
-        sets = {arm.label: own for arm in arms if (own := scored_on(arm, metric.key))}
-        if len({names for own in sets.values() for names in own}) > 1:
-            for label, own in sets.items():
-                sizes = [len(names) for names in own]
-                found[label, metric.key] = Behind((min(sizes), max(sizes)))
+        sets = {arm.label: scored_on(arm, metric.key) for arm in arms}
+        differ = len({names for own in sets.values() for names in own}) > 1
+        for arm in arms:
+            sizes = [len(names) for names in sets[arm.label]] if differ else []
+            missing = len(_without_figure(arm, metric.key))
+            one = Behind((min(sizes), max(sizes)) if sizes else None, len(arm.done) - missing if missing else None)
+            if str(one):
+                found[arm.label, metric.key] = one
     return found
+
+
+def _without_figure(arm: Row, key: str) -> list[Run]:
+    """Return the finished seeds that lack a finite figure which others of the arm have."""
+    without = [run for run in arm.done if as_number(run.result.get(key)) is None]
+    return without if len(without) < len(arm.done) else []
+
+
+def seeds_notes(arms: Sequence[Row], metrics: Sequence[Metric]) -> list[str]:
+    """Return a line for each arm and set of its seeds that lack figures, with the metrics that it concerns."""
+    titles: dict[tuple[str, str], list[str]] = {}
+    for arm in arms:
+        for metric in metrics:
+            if without := _without_figure(arm, metric.key):
+                seeds = ", ".join(str(run.name if run.seed is None else run.seed) for run in without)
+                titles.setdefault((arm.label, f"seed {seeds}"), []).append(metric.title)
+    counts = {arm.label: len(arm.done) for arm in arms}
+    return [
+        f"'{label}': {seeds} (of {counts[label]}) has no finite {', '.join(names)}; means, intervals and differences are the others'."
+        for (label, seeds), names in titles.items()
+    ]
 
 
 def pictures_notes(arms: Sequence[Row], metrics: Sequence[Metric]) -> list[str]:

@@ -24,7 +24,7 @@ PSNR, NIQE = metrics_of([{"psnr": 1.0, "niqe": 1.0}])
 def arm(label: str, *seeds: list[float], first_seed: int = 1, **more: Any) -> Row:
     """An arm whose runs have these PSNR values per picture."""
     runs = tuple(
-        Run(Path(f"{label}{i}"), f"{label}{i}", "done", (f"seed={first_seed + i}",), result={"psnr": sum(values) / len(values)},
+        Run(Path(f"{label}{i}"), f"{label}{i}", "done", (f"seed={first_seed + i}",), result={"psnr": sum(values) / len(values)} | more,
             per_image={f"p{n:02d}": {"psnr": value} | more for n, value in enumerate(values)})
         for i, values in enumerate(seeds)
     )  # fmt: skip
@@ -102,8 +102,25 @@ def test_few_pictures_give_no_test_and_say_so(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_finite_and_pictures_that_one_lacks_are_left_out() -> None:
-    base, other = arm("base", [20.0, float("inf"), 22.0]), arm("x", [21.0, 30.0, 24.0, 99.0])
-    assert differences_from(base, [base, other], [PSNR])["x", "psnr"].interval.n == 2
+    base, other = arm("base", [20.0, 21.0, 22.0]), arm("x", [21.0, 30.0, 24.0, 99.0])
+    for row, name, value in ((base, "p01", float("inf")), (other, "p02", float("nan"))):
+        row.runs[0].per_image[name]["psnr"] = value
+    assert differences_from(base, [base, other], [PSNR])["x", "psnr"].interval.n == 1
+
+
+def test_a_seed_without_a_finite_figure_is_left_out_and_the_others_keep_their_difference() -> None:
+    base, other = (arm(label, *[[20.0 + gain] * 8] * 3) for label, gain in (("base", 0.0), ("x", 1.0)))
+    other.runs[1].result["psnr"] = None
+    other.runs[1].per_image["p00"]["psnr"] = float("nan")
+    difference = differences_from(base, [base, other], [PSNR])["x", "psnr"]
+    assert (difference.interval.mean, difference.num_pictures, difference.num_seeds, len(difference.seeds)) == (1, 8, 2, 2)
+
+
+def test_what_is_left_of_a_restorer_that_failed_gets_no_verdict() -> None:
+    base, failed = arm("base", [20.0] * 8, niqe=5.0), arm("x", [21.0] * 7, niqe=4.0)
+    del failed.runs[0].result["psnr"]
+    assert list(differences_from(base, [base, failed], [PSNR, NIQE])) == [("x", "niqe")]
+    assert list(differences_from(failed, [base, failed], [PSNR, NIQE])) == [("base", "niqe")]
 
 
 def test_the_baseline_is_the_first_arm_or_the_one_that_is_named() -> None:

@@ -15,7 +15,7 @@ from osediff_exp.reporting.comparison import compare
 from osediff_exp.reporting.figures import metrics_of
 from osediff_exp.reporting.page_cards import cards
 from osediff_exp.reporting.runs import Run
-from osediff_exp.reporting.scored import pictures_notes, take_part, what_is_behind
+from osediff_exp.reporting.scored import Behind, pictures_notes, seeds_notes, take_part, what_is_behind
 from osediff_exp.reporting.terminal import print_comparison
 from osediff_exp.reporting.writing import write_comparison
 
@@ -71,6 +71,20 @@ def test_a_figure_without_a_value_per_picture_rests_on_all_of_them() -> None:
     arms = [arm("a", pictures(*HARD, *EASY), fid=50.0), arm("b", pictures(*EASY, first=3), fid=40.0)]
     assert take_part(arms, "fid") == [False, False]
     assert str(what_is_behind(arms, [FID])["b", "fid"]) == "3 pictures"
+
+
+def test_a_seed_without_a_figure_is_counted_and_named() -> None:
+    runs = [one_run(f"a{seed}", seed, pictures(*HARD), {"niqe": 5.0}) for seed in (1, 2, 3)]
+    runs[1].result.update(psnr=None, niqe=float("nan"))
+    arms = [make_arm("a", tuple(runs), {}), arm("b", pictures(*HARD), pictures(*HARD), niqe=5.0)]
+    assert {key: str(one) for key, one in what_is_behind(arms, [PSNR, NIQE]).items()} == {
+        ("a", "psnr"): "2 seeds", ("a", "niqe"): "2 seeds",
+    }  # fmt: skip
+    assert seeds_notes(arms, [PSNR, NIQE]) == [
+        "'a': seed 2 (of 3) has no finite PSNR-Y, NIQE; means, intervals and differences are the others'."
+    ]
+    assert str(Behind((6, 12), 1)) == "1 seed, 6 to 12 pictures"
+    assert seeds_notes([arms[1]], [PSNR, NIQE]) == []
 
 
 @pytest.fixture
