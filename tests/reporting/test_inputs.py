@@ -10,7 +10,9 @@ from PIL import Image
 from sweep_folders import config, crops, make_run, result, write_per_image
 
 from osediff_exp.reporting.comparison import ReportSettings, compare
+from osediff_exp.reporting.html import _figures_of_pictures
 from osediff_exp.reporting.inputs import seen
+from osediff_exp.reporting.pictures import choose_pictures
 from osediff_exp.reporting.runs import Run
 from osediff_exp.reporting.writing import write_comparison
 
@@ -69,6 +71,19 @@ def test_a_sweep_over_degradations_keeps_its_pairs_and_marks_no_best(tmp_path: P
     assert not any(comparison.best.values())
     for path in (comparison.page, comparison.markdown, comparison.latex):
         assert "The arms were tested on different inputs (degradation=0; degradation=1)" in path.read_text().replace(r"\=", "=")
+
+
+def test_every_bicubic_column_shows_the_figures_of_its_own_inputs(tmp_path: Path) -> None:
+    originals = crops(1)
+    comparison = compare(sweep(tmp_path, [originals] * 2, [24.0, 22.0]))
+    for number, row in enumerate(comparison.arms):
+        assert row.run is not None
+        originals["astronaut_00"].rotate(90 * number).save(row.run.pictures["bicubic"]["astronaut_00"])
+    figures = _figures_of_pictures(choose_pictures(comparison.arms), comparison.metrics)
+    shown = {title: dict(values)["PSNR-Y"] for (title, _), values in figures.items()}
+    assert shown == {
+        "bicubic: degradation=0": "24.00", "bicubic: degradation=1": "22.00", "degradation=0": "25.00", "degradation=1": "26.00",
+    }  # fmt: skip
 
 
 def test_other_originals_of_the_same_names_are_not_paired(tmp_path: Path) -> None:
