@@ -53,6 +53,7 @@ class ArmResult:
         rows: per picture ``name`` and one figure per metric; of a set metric the picture's contribution.
         averages: by metric, finite ones only; none where the restorer failed.
         notes: sentences on pictures for which a metric has no figure.
+        lacking: the metrics that those notes are of.
         problems: pictures that it did not restore.
         error: why the restorer failed as a whole, else empty.
         restore_seconds: of each picture.
@@ -66,6 +67,7 @@ class ArmResult:
     rows: list[Row] = field(default_factory=list)
     averages: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     error: str = ""
     restore_seconds: list[float] = field(default_factory=list)
@@ -107,7 +109,7 @@ def evaluate_arm(
     result = ArmResult(arm.label)
     _evaluate_pairs(arm, pairs, result, scorer, KeptPictures(pictures_dir / arm.label, settings), log_dir, watcher or Watcher())
     free_memory()  # nothing refers to the restorer any more, and the next one loads its own networks
-    result.rows, result.notes = scorer.table(), scorer.notes()
+    result.rows, result.notes, result.lacking = scorer.table(), scorer.notes(), list(scorer.gaps())
     if result.rows and not result.error:
         result.averages = {key: value for key, value in scorer.averages().items() if value is not None and math.isfinite(value)}
     return result

@@ -174,7 +174,7 @@ def make_table(
         notes += [f"{result.label} failed: {result.error}"] if result.error else []
         notes += [f"{result.label} left out {describe(result.problems)}"] if result.problems else []
         notes += [f"{result.label}: {note}" for note in result.notes]
-    measured = [MeasuredRow(result.label, len(result.rows), result.averages, result.steps) for result in results]
+    measured = [MeasuredRow(result.label, len(result.rows), result.averages, result.steps, result.lacking) for result in results]
     return EvaluationTable(dataset=pairs.title, num_images=len(pairs), measured=measured, notes=notes)
 
 
