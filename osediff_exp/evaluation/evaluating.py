@@ -55,6 +55,7 @@ class ArmResult:
         notes: sentences on pictures for which a metric has no figure.
         lacking: the metrics that those notes are of.
         problems: pictures that it did not restore.
+        failed: clauses on metrics that failed at some of its pictures.
         error: why the restorer failed as a whole, else empty.
         restore_seconds: of each picture.
         metrics_seconds: spent in all.
@@ -69,6 +70,7 @@ class ArmResult:
     notes: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     error: str = ""
     restore_seconds: list[float] = field(default_factory=list)
     metrics_seconds: float = 0.0
@@ -95,14 +97,15 @@ def evaluate_arm(
     """Restore, save and score every pair with one restorer.
 
     The 8-bit picture is scored, as it is saved: the field scores files. What a restorer raises costs that restorer alone: a UserError on
-    one picture counts against the picture, anything else against the restorer.
+    one picture counts against the picture, anything else against the restorer. What a metric raises costs its figure of that picture.
 
     Args:
         arm: the restorer.
         pairs: the test set.
         scorer: fresh.
         pictures_dir: gets ``LABEL/NAME.png``.
-        log_dir: gets ``LABEL.error.log``, a traceback, where the restorer fails with anything but a UserError.
+        log_dir: gets ``LABEL.error.log``, a traceback, where the restorer fails with anything but a UserError, and
+            ``LABEL.METRIC.error.log`` where a metric does.
         watcher: is told of each picture, and of the steps within it.
         settings: see :class:`KeptPictures`; pictures that lie there already are not restored again.
     """
@@ -112,6 +115,8 @@ def evaluate_arm(
     result.rows, result.notes, result.lacking = scorer.table(), scorer.notes(), list(scorer.gaps())
     if result.rows and not result.error:
         result.averages = {key: value for key, value in scorer.averages().items() if value is not None and math.isfinite(value)}
+    result.failed = scorer.failed()
+    scorer.write_tracebacks(log_dir, f"{result.label}.")
     return result
 
 

@@ -230,4 +230,5 @@ def _losses(pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str]
     lost = [f"{len(pairs.problems)} pictures of the test set take no part: {describe(pairs.problems)}"] if pairs.problems else []
     lost += [f"{result.label} failed: {result.error}" for result in results if result.error]
     lost += [f"{result.label} lacks {len(result.problems)} pictures: {describe(result.problems)}" for result in results if result.problems]
+    lost += [f"{result.label}: {text}" for result in results for text in result.failed]
     return lost + ([f"metrics that are missing: {', '.join(missing)} (see missing in result.json)"] if missing else [])
