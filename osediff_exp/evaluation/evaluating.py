@@ -159,6 +159,9 @@ def _restore(restorer: ImageRestorer, pair: Pair, result: ArmResult) -> tuple[Te
     except UserError as error:
         result.problems.append(Problem(pair.name, "not restored", str(error)))
         return None
+    if lost := restored.numel() - int(restored.isfinite().sum()):  # no file can hold them, and no metric makes anything of them
+        result.problems.append(Problem(pair.name, "not finite", f"{lost} of {restored.numel()} values are NaN or infinite"))
+        return None
     return on_8_bit_grid(restored), time.perf_counter() - started
 
 

@@ -103,6 +103,21 @@ def test_a_refused_picture_is_named_and_the_others_count(tmp_path: Path) -> None
     assert not (tmp_path / "images" / "grey" / "p1.png").exists()
 
 
+def test_a_picture_that_is_not_finite_is_a_problem_and_not_scored(tmp_path: Path) -> None:
+    class Diverged(Grey):
+        def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
+            restored = super().__call__(lr, scale=scale, names=names)
+            restored[0, 0, 0, :2] = {"p1": math.nan, "p2": math.inf}.get(names[0], 0.3)
+            return restored
+
+    result = evaluate(Arm("grey", Diverged), tmp_path)
+    assert [row["name"] for row in result.rows] == ["p0"]
+    assert [(problem.name, problem.problem, problem.detail) for problem in result.problems] == [
+        (name, "not finite", "2 of 240 values are NaN or infinite") for name in ("p1", "p2")
+    ]
+    assert not (tmp_path / "images" / "grey" / "p1.png").exists()
+
+
 def test_a_restorer_that_crashes_has_no_averages_and_leaves_its_traceback(tmp_path: Path) -> None:
     result = evaluate(Arm("grey", lambda: Grey(crash="p1")), tmp_path)
     assert result.error == "RuntimeError: out of memory"
