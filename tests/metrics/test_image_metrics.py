@@ -18,7 +18,7 @@ from osediff_exp.metrics.color import luma_full_range, luma_video_range
 from osediff_exp.metrics.niqe import NIQE
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
 from osediff_exp.metrics.ssim_y import SSIMY, ssim_y
-from osediff_exp.module.scores import ValidationScores
+from osediff_exp.module.scores import ValidationScores, with_figure
 
 CONF = Path(__file__).parents[2] / "conf" / "metrics"
 
@@ -145,6 +145,8 @@ def test_a_picture_without_a_finite_score_is_left_out_of_the_mean_in_a_training_
     figures = validation.finish(world_size=1)
     assert figures["niqe"] == pytest.approx(scorer.averages()["niqe"], rel=1e-6)
     assert [row["name"] for row in validation.rows if math.isnan(row["niqe"])] == ["flat"]
+    assert with_figure(validation.rows) == {"niqe": 2}
+    assert with_figure(validation.rows[:2]) == {}
     assert math.isnan(_mean_of_nothing())
 
 
