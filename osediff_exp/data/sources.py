@@ -120,18 +120,19 @@ def _read_list(file: Path, key: str) -> list[Path]:
 
 
 def with_unique_names(pictures: Sequence[Picture]) -> list[Picture]:
-    """Rename pictures that share a name (``a/1.png``, ``b/1.png``): parent folder in front, then a number behind.
+    """Rename pictures that share a name (``a/1.png``, ``b/1.png``): parent folder in front (``b-1``), then a number behind (``1-2``).
 
-    Names become file names and table rows, and key the degradation of a validation picture.
+    The hyphen keeps them from looking like the crops of one photo (photo_units.py: ``b_1``, ``b_2``). Names become file names and table
+    rows, and key the degradation of a validation picture.
     """
     taken: set[str] = set()
     renamed = []
     for picture in pictures:
-        candidates = (picture.name, f"{picture.path.parent.name}_{picture.name}")
+        candidates = (picture.name, f"{picture.path.parent.name}-{picture.name}")
         name = next((name for name in candidates if name not in taken), "")
         number = 2
         while not name:
-            candidate = f"{picture.name}_{number}"
+            candidate = f"{picture.name}-{number}"
             name, number = ("" if candidate in taken else candidate), number + 1
         taken.add(name)
         renamed.append(Picture(picture.path, name, picture.centre))

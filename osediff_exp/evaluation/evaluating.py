@@ -53,7 +53,9 @@ class ArmResult:
         rows: per picture ``name`` and one figure per metric; of a set metric the picture's contribution.
         averages: by metric, finite ones only; none where the restorer failed.
         notes: sentences on pictures for which a metric has no figure.
+        lacking: the metrics that those notes are of.
         problems: pictures that it did not restore.
+        failed: clauses on metrics that failed at some of its pictures.
         error: why the restorer failed as a whole, else empty.
         restore_seconds: of each picture.
         metrics_seconds: spent in all.
@@ -66,7 +68,9 @@ class ArmResult:
     rows: list[Row] = field(default_factory=list)
     averages: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     error: str = ""
     restore_seconds: list[float] = field(default_factory=list)
     metrics_seconds: float = 0.0
@@ -93,23 +97,26 @@ def evaluate_arm(
     """Restore, save and score every pair with one restorer.
 
     The 8-bit picture is scored, as it is saved: the field scores files. What a restorer raises costs that restorer alone: a UserError on
-    one picture counts against the picture, anything else against the restorer.
+    one picture counts against the picture, anything else against the restorer. What a metric raises costs its figure of that picture.
 
     Args:
         arm: the restorer.
         pairs: the test set.
         scorer: fresh.
         pictures_dir: gets ``LABEL/NAME.png``.
-        log_dir: gets ``LABEL.error.log``, a traceback, where the restorer fails with anything but a UserError.
+        log_dir: gets ``LABEL.error.log``, a traceback, where the restorer fails with anything but a UserError, and
+            ``LABEL.METRIC.error.log`` where a metric does.
         watcher: is told of each picture, and of the steps within it.
         settings: see :class:`KeptPictures`; pictures that lie there already are not restored again.
     """
     result = ArmResult(arm.label)
     _evaluate_pairs(arm, pairs, result, scorer, KeptPictures(pictures_dir / arm.label, settings), log_dir, watcher or Watcher())
     free_memory()  # nothing refers to the restorer any more, and the next one loads its own networks
-    result.rows, result.notes = scorer.table(), scorer.notes()
+    result.rows, result.notes, result.lacking = scorer.table(), scorer.notes(), list(scorer.gaps())
     if result.rows and not result.error:
         result.averages = {key: value for key, value in scorer.averages().items() if value is not None and math.isfinite(value)}
+    result.failed = scorer.failed()
+    scorer.write_tracebacks(log_dir, f"{result.label}.")
     return result
 
 
@@ -151,6 +158,9 @@ def _restore(restorer: ImageRestorer, pair: Pair, result: ArmResult) -> tuple[Te
         restored = restorer(pair.lr, scale=pair.scale, names=[pair.name])
     except UserError as error:
         result.problems.append(Problem(pair.name, "not restored", str(error)))
+        return None
+    if lost := restored.numel() - int(restored.isfinite().sum()):  # no file can hold them, and no metric makes anything of them
+        result.problems.append(Problem(pair.name, "not finite", f"{lost} of {restored.numel()} values are NaN or infinite"))
         return None
     return on_8_bit_grid(restored), time.perf_counter() - started
 

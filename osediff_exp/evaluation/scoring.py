@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 Row = dict[str, str | float]
+WHOLE_SET = "at the whole set"
+"""Where a metric of sets fails that does so when its figure is computed."""
 
 
 def build_metrics(factories: Mapping[str, Callable[[], Metric]]) -> tuple[dict[str, Metric], dict[str, str]]:
@@ -52,11 +55,21 @@ def _users_mistake(error: BaseException | None) -> UserError | None:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """An error inside a metric: what it says, in a line, and its traceback."""
+
+    reason: str
+    traceback: str
+
+
+@dataclass(frozen=True)
 class Measured:
-    """What the metrics say of one picture: figures, and what the metrics of the set need of it (absent where it is too small for one)."""
+    """What the metrics say of one picture: figures, what the metrics of the set need of it (absent where it is too small for one), and the
+    errors of those that failed."""
 
     figures: dict[str, float]
     described: dict[str, list[Tensor]]
+    failed: dict[str, Failure] = field(default_factory=dict)
 
 
 class Scorer:
@@ -70,7 +83,9 @@ class Scorer:
             add up in float64, which it lacks.
 
     Attributes:
-        rows: per picture ``name`` and the figures; NaN where a metric has none (a flat picture, or one too small for it).
+        rows: per picture ``name`` and the figures; NaN where a metric has none (a flat picture, one too small for it, or one at which it
+            failed: the other pictures and metrics still count).
+        failures: metric -> picture, or ``WHOLE_SET``, -> the error.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], missing: Mapping[str, str] | None = None, *, device: str = "cpu") -> None:
@@ -80,6 +95,7 @@ class Scorer:
         self._set_metrics = {key: metric for key, metric in self.metrics.items() if isinstance(metric, SetMetric)}
         self._members: dict[str, list[str]] = {key: [] for key in self._set_metrics}  # the pictures in each one's set, in order
         self._reasons: dict[str, str] = {}
+        self.failures: dict[str, dict[str, Failure]] = {}
         for metric in self._networks:
             metric.to("cpu" if device.startswith("mps") else device)
 
@@ -103,30 +119,32 @@ class Scorer:
         for key, described in measured.described.items():
             self._set_metrics[key].keep(described)
             self._members[key].append(name)
+        for key, failure in measured.failed.items():
+            self._note_failure(key, name, failure)
         self.rows.append({"name": name, **measured.figures})
         return self.rows[-1]
+
+    def _note_failure(self, key: str, where: str, failure: Failure) -> None:
+        self.failures.setdefault(key, {})[where] = failure
+        self._reasons.setdefault(key, failure.reason)
 
     @torch.inference_mode()
     def measure(self, pred: Tensor, target: Tensor) -> Measured:
         """Return what the metrics say of one picture (see :meth:`add`) and keep nothing; without networks it may run in several threads."""
         images = _batch(pred), _batch(target)
-        figures = {key: self._figure(key, metric, *images) for key, metric in self.metrics.items() if isinstance(metric, ImageMetric)}
-        described = {key: self._describe(key, metric, *images) for key, metric in self._set_metrics.items()}
-        return Measured(figures, {key: rows for key, rows in described.items() if rows is not None})
-
-    def _figure(self, key: str, metric: ImageMetric, pred: Tensor, target: Tensor) -> float:
-        try:
-            return metric.per_image(pred.to(metric.device), target.to(metric.device)).item()
-        except UserError as error:  # the picture is too small for this metric
-            self._reasons.setdefault(key, str(error))
-            return math.nan
-
-    def _describe(self, key: str, metric: SetMetric, pred: Tensor, target: Tensor) -> list[Tensor] | None:
-        try:
-            return metric.describe(pred, target)
-        except UserError as error:
-            self._reasons.setdefault(key, str(error))
-            return None
+        measured = Measured({}, {})
+        for key, metric in self.metrics.items():
+            try:
+                if isinstance(metric, SetMetric):
+                    measured.described[key] = metric.describe(*images)
+                elif isinstance(metric, ImageMetric):
+                    measured.figures[key] = math.nan
+                    measured.figures[key] = metric.per_image(*(image.to(metric.device) for image in images)).item()
+            except UserError as error:  # the picture is too small for this metric
+                self._reasons.setdefault(key, str(error))
+            except Exception as error:  # memory, a library's own error: hours of restoring must not be lost to it
+                measured.failed[key] = _failure(error)
+        return measured
 
     def table(self) -> list[Row]:
         """Return the rows, each with the picture's contribution to the figures of the set, where a metric has contributions."""
@@ -138,9 +156,13 @@ class Scorer:
     def _set_figure(self, key: str) -> tuple[float, dict[str, float]]:
         """Return a set metric's value and the contributions to it by picture; torchmetrics remembers both until a picture is added."""
         metric, names = self._set_metrics[key], self._members[key]
-        if not names:
+        if not names or WHOLE_SET in self.failures.get(key, {}):
             return math.nan, {}
-        value = metric.compute().item()
+        try:
+            value = metric.compute().item()
+        except Exception as error:
+            self._note_failure(key, WHOLE_SET, _failure(error))
+            return math.nan, {}
         return value, {} if metric.contributions is None else dict(zip(names, metric.contributions.tolist(), strict=True))
 
     def averages(self) -> dict[str, float | None]:
@@ -176,6 +198,27 @@ class Scorer:
             f"its average is over the others; {self._reasons.get(key, 'it is not defined for them, e.g. flat pictures')}"
             for key, names in self.gaps().items()
         ]
+
+    def failed(self) -> list[str]:
+        """Return a clause for each metric that failed: at how many pictures, or the whole set, and the first error."""
+        texts = []
+        for key, failures in self.failures.items():
+            names = [name for name in failures if name != WHOLE_SET]
+            of_pictures = f"at {len(names)} of {len(self.rows)} pictures ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            where = " and ".join(filter(None, [of_pictures if names else "", WHOLE_SET if WHOLE_SET in failures else ""]))
+            texts.append(f"{key} failed {where}: {next(iter(failures.values())).reason}")
+        return texts
+
+    def write_tracebacks(self, folder: Path, prefix: str = "") -> None:
+        """Write ``PREFIXMETRIC.error.log`` with the first error of each metric that failed."""
+        for key, failures in self.failures.items():
+            write_atomically(folder / f"{prefix}{key}.error.log", next(iter(failures.values())).traceback)
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+    return Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", "".join(traceback.format_exception(error)))
 
 
 def _batch(image: Tensor) -> Tensor:

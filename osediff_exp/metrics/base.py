@@ -14,6 +14,8 @@ from osediff_exp.errors import UserError
 class ImageMetric(Metric, ABC):
     """Mean over all images seen of a per-image score; sum and count are added up over ranks, so every image counts once.
 
+    An image without a finite score (a flat picture has no NIQE) is left out of the mean, in trainings as in evaluations.
+
     A subclass defines :meth:`per_image` and says whether higher is better. Shapes and ranges are those of :meth:`update`.
     """
 
@@ -38,15 +40,16 @@ class ImageMetric(Metric, ABC):
     def add(self, pred: Tensor, target: Tensor) -> Tensor:
         """Do what :meth:`update` does and return the batch's scores (B,)."""
         scores = self.per_image(pred, target)
-        self.total += scores.double().sum().to(self.total.device)
-        self.count += scores.numel()
+        finite = scores[scores.isfinite()]
+        self.total += finite.double().sum().to(self.total.device)
+        self.count += finite.numel()
         # torchmetrics notes an update by wrapping update() alone; this counts as one too.
         self._update_count = max(self._update_count, 1)
         self._computed = None
         return scores
 
     def compute(self) -> Tensor:
-        """Return the mean score (scalar, float32)."""
+        """Return the mean of the finite scores (scalar, float32); NaN where there is none."""
         return (self.total / self.count).float()
 
 

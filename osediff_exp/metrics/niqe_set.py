@@ -30,6 +30,14 @@ def distance_to_pristine(mean: Tensor, covariance: Tensor) -> Tensor:
     return torch.einsum("...i,...ij,...j->...", d, inverse, d).sqrt()
 
 
+_NOT_FINITE = torch.full((1, 36), float("nan"), dtype=torch.float64)
+
+
+def _features(luma: Tensor) -> Tensor:
+    features = torch.from_numpy(image_features(luma.numpy()))
+    return features[features.isfinite().all(dim=1)]
+
+
 class NIQESet(SetMetric):
     """NIQE of one Gaussian fitted to the blocks of all restored pictures, jackknifed over pictures; ``target`` is ignored; lower is better.
 
@@ -39,10 +47,14 @@ class NIQESet(SetMetric):
     higher_is_better = False
 
     def describe(self, pred: Tensor, target: Tensor) -> list[Tensor]:
-        """Return the features (P, 36) of each restored picture's whole 96 px blocks, flat ones left out. UserError under 96 px."""
+        """Return the features (P, 36) of each restored picture's whole 96 px blocks, flat ones left out. UserError under 96 px.
+
+        A picture that is not finite has one block of NaN: it must not pass for a flat one.
+        """
         check_size(pred, BLOCK, "niqe_set")
-        features = [torch.from_numpy(image_features(luma.numpy())) for luma in luma_full_range(pred.detach().cpu())]
-        return [rows[rows.isfinite().all(dim=1)] for rows in features]
+        pred = pred.detach().cpu()
+        finite = pred.isfinite().flatten(1).all(dim=1).tolist()
+        return [_features(luma) if whole else _NOT_FINITE for luma, whole in zip(luma_full_range(pred), finite, strict=True)]
 
     def score(self, pictures: Sequence[Tensor]) -> SetScore:
         """Return the distance of all blocks' Gaussian to the model of natural pictures."""

@@ -67,10 +67,13 @@ class SetMetric(Metric, ABC):
         self.keep(self.describe(pred, target))
 
     def compute(self) -> Tensor:
-        """Return the score of the sets so far over all ranks, a scalar; NaN where they are too small for one."""
+        """Return the score of the sets so far over all ranks, a scalar; NaN where they are too small for one or not finite."""
         if len(self.counts) == 0:  # a tensor after the reduction over ranks
             return torch.tensor(float("nan"))
         rows, counts = dim_zero_cat(self.rows).cpu().double(), dim_zero_cat(self.counts)
+        if not rows.isfinite().all():  # a decomposition of them would raise
+            self.contributions = None
+            return torch.tensor(float("nan"))
         found = self.score(torch.split(rows, counts.tolist()))
         self.contributions = found.contributions
         return found.value.float()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +72,13 @@ class ValidationScores(nn.Module):
             figures[name + STANDARD_ERROR] = standard_error({row["name"]: row[name] for row in self.rows})
         self.rows.sort(key=lambda row: row["name"])
         return figures
+
+
+def with_figure(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return figure -> how many of the ``rows`` have a finite one, for the figures that some lack: their means leave those pictures out."""
+    keys = dict.fromkeys(key for row in rows for key in row if key != "name" and not key.startswith(BASELINE))
+    counts = {key: sum(math.isfinite(row.get(key, math.nan)) for row in rows) for key in keys}
+    return {key: count for key, count in counts.items() if count < len(rows)}
 
 
 def check_validation_share(num_pictures: int, world_size: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from osediff_exp.reporting.figures import as_number, is_cost
+from osediff_exp.reporting.figures import as_number
+from osediff_exp.reporting.inputs import BICUBIC, agree, of_inputs
 from osediff_exp.reporting.labels import flatten, says_nothing
 from osediff_exp.reporting.statistics import Interval, mean_interval
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from osediff_exp.reporting.runs import Run
 
-BICUBIC = "bicubic_"
 _WORST_FIRST = ("failed", "unfinished", "partial", "done")
 
 
@@ -30,6 +30,7 @@ class Row:
         runs: one per seed, in order of launch.
         intervals: figure -> mean and 95 % interval over the finished seeds.
         inputs: picture name -> figure -> value of a reference (an arm's stand in its runs).
+        of: the run whose inputs a reference shows.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Row:
     runs: tuple[Run, ...] = ()
     intervals: dict[str, Interval] = field(default_factory=dict)
     inputs: dict[str, dict[str, float]] = field(default_factory=dict)
+    of: Run | None = None
 
     @property
     def done(self) -> list[Run]:
@@ -97,18 +99,22 @@ def make_arm(label: str, runs: tuple[Run, ...], settings: dict[str, str]) -> Row
 
 def references(arms: Sequence[Row]) -> list[Row]:
     """Return one bicubic row for all arms, or one per group of arms where they were validated on different inputs."""
-    groups: list[tuple[dict[str, Any], dict[str, dict[str, float]], str]] = []
+    groups: list[tuple[dict[str, Any], Run, str]] = []
     for arm in arms:
         for run in arm.done:
-            figures = _inputs(run.result)
-            if figures and not any(_agree(figures, known) for known, _, _ in groups):
-                groups.append((figures, {name: _inputs(values) for name, values in run.per_image.items()}, arm.label))
-    named = [("bicubic" if len(groups) == 1 else f"bicubic ({label})", figures, inputs) for figures, inputs, label in groups]
-    return [Row(label, "reference", figures, {}, inputs=inputs) for label, figures, inputs in named]
+            figures = of_inputs(run.result)
+            if figures and not any(agree(figures, known) for known, _, _ in groups):
+                groups.append((figures, run, arm.label))
+    named = [("bicubic" if len(groups) == 1 else f"bicubic ({label})", figures, run) for figures, run, label in groups]
+    return [Row(label, "reference", figures, {}, inputs=_pictures_inputs(run), of=run) for label, figures, run in named]
+
+
+def _pictures_inputs(run: Run) -> dict[str, dict[str, float]]:
+    return {name: of_inputs(values) for name, values in run.per_image.items()}
 
 
 def _joins(run: Run, arm: list[Run]) -> bool:
-    if run.seed is None or run.seed in [other.seed for other in arm]:
+    if run.restorer != arm[0].restorer or run.seed is None or run.seed in [other.seed for other in arm]:
         return False
     one, other = without_seed(run), without_seed(arm[0])
     return set(one.overrides) == set(other.overrides) and _same_config(run, arm[0])
@@ -135,19 +141,7 @@ def _outputs(result: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in result.items() if not key.startswith(BICUBIC)}
 
 
-def _inputs(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of the inputs: what bicubic enlargement took is none of them."""
-    bicubic = {key.removeprefix(BICUBIC): value for key, value in result.items() if key.startswith(BICUBIC)}
-    return {key: value for key, value in bicubic.items() if not is_cost(key)}
-
-
 def _summary(values: list[Any], interval: Interval | None) -> Any:
     if all(value == values[0] for value in values):
         return values[0]  # exactly as written: an int stays an int
     return ", ".join(dict.fromkeys(map(str, values))) if interval is None else interval.mean
-
-
-def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two sets of figures are the same up to the rounding that differs between machines (1e-3 relative)."""
-    pairs = [(as_number(one[key]), as_number(other[key])) for key in one.keys() & other.keys()]
-    return all(a == b or (a is not None and b is not None and abs(a - b) <= 1e-3 * max(abs(a), abs(b))) for a, b in pairs)

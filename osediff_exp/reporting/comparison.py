@@ -11,9 +11,11 @@ from osediff_exp.reporting.arms import Row, group_seeds, make_arm, references, w
 from osediff_exp.reporting.commands import sweep_command
 from osediff_exp.reporting.differences import Difference, choose_baseline, differences_from
 from osediff_exp.reporting.figures import Metric, best, metrics_of
+from osediff_exp.reporting.inputs import input_groups, inputs_note
 from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
 from osediff_exp.reporting.paper_ablations import Published, published_for
 from osediff_exp.reporting.run_folders import find_runs
+from osediff_exp.reporting.scored import Behind, pictures_notes, seeds_notes, take_part, what_is_behind
 from osediff_exp.reporting.settings import ReportSettings
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ class Comparison:
         title, question: as given by the report settings, or made from the sweep.
         rows: the arms in order of launch, then the bicubic reference (one per distinct set of inputs).
         metrics: the quality figures that any arm has.
-        best: metric key -> places in ``rows`` of the best arms; the reference takes no part.
+        best: metric key -> places in ``rows`` of the best of the arms that were scored on the same pictures; the reference takes no part.
+        behind: (arm label, metric key) -> the pictures behind a mean where arms differ in them, and its seeds where one has no figure.
         baseline: the row that arms are tested against (None: nothing to test).
         differences: (arm label, metric key) -> paired difference from the baseline.
         published: arm label -> what a paper printed for it.
@@ -52,6 +55,7 @@ class Comparison:
     rows: list[Row]
     metrics: list[Metric]
     best: dict[str, set[int]]
+    behind: dict[tuple[str, str], Behind]
     baseline: Row | None
     differences: dict[tuple[str, str], Difference]
     published: dict[str, Published]
@@ -97,6 +101,10 @@ class Comparison:
     def time_title(self) -> str:
         """The heading of that figure."""
         return "Training" if self.time_key == "train_seconds" else "Time"
+
+    def behind_text(self, row: Row, metric: Metric) -> str:
+        """Return what stands beside a mean to say what is behind it ("6 pictures"); "" where it is the same for all arms."""
+        return str(self.behind.get((row.label, metric.key), ""))
 
     def time(self, row: Row) -> Any:
         """Return that figure of an arm, None where there is none."""
@@ -153,11 +161,13 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
         for place, (label, group) in enumerate(zip(labels, groups, strict=True))
     ]
     metrics = metrics_of(run.result for run in runs)
-    inputs = references(arms)
+    inputs, tested = references(arms), input_groups(arms)
     baseline, odd = choose_baseline(arms, inputs, settings.baseline)
     published, misnamed = published_for(labels, settings.published)
     # A name may be an arm's that has not started, so only a whole sweep can tell which are wrong.
     misspelt = [] if found.never_started else [*unused_names(named, settings.labels), *misnamed]
+    about_pictures = [*pictures_notes(arms, metrics), *seeds_notes(arms, metrics), inputs_note(tested)]
+    notes = [*found.notes, *misspelt, odd, *about_pictures, _commits(runs), _repeated(arms)]
     return Comparison(
         sweep_dir=sweep_dir,
         sources=sources,
@@ -165,7 +175,8 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
         question=settings.question or (_question(named) if len(sources) == 1 else ""),
         rows=arms + inputs,
         metrics=metrics,
-        best={metric.key: best(metric, [row.figures.get(metric.key) for row in arms]) for metric in metrics},
+        best={metric.key: _best(metric, arms) if len(tested) < 2 else set() for metric in metrics},
+        behind=what_is_behind(arms, metrics),
         baseline=baseline,
         differences=differences_from(baseline, arms, metrics),
         published=published,
@@ -173,8 +184,13 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
         command=sweep_command(sources[0]) if len(sources) == 1 else "",
         go_on_command=sweep_command(sources[0], go_on=True) if len(sources) == 1 else "",
         never_started=found.never_started,
-        notes=[note for note in [*found.notes, *misspelt, odd, _commits(runs), _repeated(arms)] if note],
+        notes=[note for note in notes if note],
     )
+
+
+def _best(metric: Metric, arms: list[Row]) -> set[int]:
+    values = [row.figures.get(metric.key) for row in arms]
+    return best(metric, [value if part else None for value, part in zip(values, take_part(arms, metric.key), strict=True)])
 
 
 def _settings_of(runs: list[Run]) -> ReportSettings:

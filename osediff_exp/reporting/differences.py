@@ -9,7 +9,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from osediff_exp.errors import nearest
-from osediff_exp.photo_units import by_photo
+from osediff_exp.photo_units import by_photo, photo_totals, photo_weights
+from osediff_exp.reporting.figures import as_number
+from osediff_exp.reporting.inputs import seen, tested_on
 from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, Interval, detectable_difference, mean_interval, paired_tests
 
 if TYPE_CHECKING:
@@ -96,20 +98,28 @@ def _plain_numbers(text: str) -> str:
 
 
 def differences_from(baseline: Row | None, arms: Sequence[Row], metrics: Sequence[Metric]) -> dict[tuple[str, str], Difference]:
-    """Return (arm label, metric key) -> difference, for every arm but the baseline; the adjustment of p covers them all."""
+    """Return (arm label, metric key) -> difference, for every arm but the baseline; the adjustment of p covers them all.
+
+    An arm that was tested on other originals has none: pictures that share but their names are no pairs. A run whose own result lacks a
+    figure (it is not finite, or its restorer failed on the way) takes no part in that metric: what some of its pictures say is not its own.
+    """
     if baseline is None:
         return {}
     found: dict[tuple[str, str], tuple[Difference, dict[str, float]]] = {}
-    for arm in (arm for arm in arms if arm is not baseline):
-        mine, theirs, num_seeds = _paired_pictures(arm, baseline)
+    for arm in (arm for arm in arms if arm is not baseline and _can_be_paired(arm, baseline)):
         for metric in metrics:
+            mine, theirs, num_seeds = _paired_pictures(arm, baseline, metric.key)
             pictures = _per_picture(mine, theirs, metric.key)
             if pictures:
-                photos = by_photo(pictures)
-                over = mean_interval(list(photos.values()))
+                over = mean_interval(list(by_photo(pictures).values()))
                 one = Difference(over, len(pictures), num_seeds, _by_shared_seed(arm, baseline, metric.key))
-                found[arm.label, metric.key] = one, photos
+                found[arm.label, metric.key] = one, pictures
     return _tested(found, {metric.key: metric for metric in metrics})
+
+
+def _can_be_paired(arm: Row, baseline: Row) -> bool:
+    one, other = tested_on(arm), tested_on(baseline)
+    return one is None or other is None or seen(one, other) != "other originals"
 
 
 def _per_picture(mine: PerImage, theirs: PerImage, key: str) -> dict[str, float]:
@@ -121,12 +131,13 @@ def _per_picture(mine: PerImage, theirs: PerImage, key: str) -> dict[str, float]
 def _tested(
     found: Mapping[tuple[str, str], tuple[Difference, dict[str, float]]], metrics: Mapping[str, Metric]
 ) -> dict[tuple[str, str], Difference]:
-    tests = paired_tests([values for _, values in found.values()])
+    pictures = [values for _, values in found.values()]
+    tests = paired_tests([photo_totals(values) for values in pictures], [photo_weights(values) for values in pictures])
     tested = {}
     for (key, (one, values)), test in zip(found.items(), tests, strict=True):
         if test:
             verdict = _verdict(metrics[key[1]], one.interval.mean, test.p_adjusted)
-            detectable = detectable_difference(list(values.values()), test.critical)
+            detectable = detectable_difference(list(by_photo(values).values()), test.critical)
             one = replace(one, p=test.p, p_adjusted=test.p_adjusted, verdict=verdict, detectable=detectable)
         tested[key] = one
     return tested
@@ -140,9 +151,9 @@ def _verdict(metric: Metric, mean: float, p: float) -> Verdict:
     return "better" if (mean > 0) == (metric.better == "higher") else "worse"
 
 
-def _paired_pictures(arm: Row, baseline: Row) -> tuple[PerImage, PerImage, int]:
+def _paired_pictures(arm: Row, baseline: Row, key: str) -> tuple[PerImage, PerImage, int]:
     """Return both sides' figures of the pictures that both have, averaged over seeds: those that both finished, else all of each."""
-    ours, theirs = _by_seed(arm), _by_seed(baseline)
+    ours, theirs = _by_seed(arm, key), _by_seed(baseline, key)
     shared = ours.keys() & theirs.keys()
     chosen = [run.per_image for seed, run in ours.items() if not shared or seed in shared]
     others = [run.per_image for seed, run in theirs.items() if not shared or seed in shared]
@@ -153,7 +164,7 @@ def _paired_pictures(arm: Row, baseline: Row) -> tuple[PerImage, PerImage, int]:
 
 def _by_shared_seed(arm: Row, baseline: Row, key: str) -> tuple[float, ...]:
     """Return the mean difference of every seed that both finished; a reference (bicubic) is the same for every seed."""
-    ours, theirs = _by_seed(arm), _by_seed(baseline)
+    ours, theirs = _by_seed(arm, key), _by_seed(baseline, key)
     means = []
     for seed, run in ours.items():
         other = baseline.inputs or (theirs[seed].per_image if seed in theirs else {})
@@ -162,8 +173,10 @@ def _by_shared_seed(arm: Row, baseline: Row, key: str) -> tuple[float, ...]:
     return tuple(means)
 
 
-def _by_seed(row: Row) -> dict[object, Run]:
-    return {run.name if run.seed is None else run.seed: run for run in row.done if run.per_image}
+def _by_seed(row: Row, key: str) -> dict[object, Run]:
+    """Return the runs that have pictures and a finite figure of their own."""
+    whole = [run for run in row.done if run.per_image and as_number(run.result.get(key)) is not None]
+    return {run.name if run.seed is None else run.seed: run for run in whole}
 
 
 def _average(tables: Sequence[PerImage]) -> PerImage:

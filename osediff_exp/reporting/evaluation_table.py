@@ -17,7 +17,7 @@ from osediff_exp.reporting.markdown import escape
 from osediff_exp.reporting.published import SOURCE, PublishedRow, published_rows, published_set_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 _CELL = 10  # characters of a column with its frame: a heading such as ST-LPIPS and an arrow need no more
 _ENDLESS = 10_000
@@ -25,12 +25,14 @@ _ENDLESS = 10_000
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """One restorer: its label, the number of pictures it was scored on, its figures by metric key, and its steps (None: not known)."""
+    """One restorer: its label, the number of pictures it was scored on, its figures by metric key, its steps (None: not known), and the
+    metrics that lack a figure for some of its pictures."""
 
     label: str
     num_images: int
     figures: Mapping[str, float]
     steps: int | None = None
+    lacking: Collection[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +66,11 @@ class EvaluationTable:
         return known + [Metric(key, key, "unknown", 4, "") for key in others]
 
     def best(self, metric: Metric) -> set[int]:
-        """Return the places of the best measured rows; one that was scored on fewer pictures has no part."""
-        whole = max((row.num_images for row in self.measured), default=0)
-        return best(metric, [row.figures.get(metric.key) if row.num_images == whole else None for row in self.measured])
+        """Return the places of the best measured rows; one whose figure is not of every picture of the test set has no part."""
+        whole = [row.num_images == self.num_images and metric.key not in row.lacking for row in self.measured]
+        return best(
+            metric, [row.figures.get(metric.key) if all_of_it else None for row, all_of_it in zip(self.measured, whole, strict=True)]
+        )
 
     def remarks(self) -> list[str]:
         """Return the notes, then what the published rows may be compared with."""
@@ -117,7 +121,9 @@ def to_markdown(table: EvaluationTable) -> str:
         cells = [published.printed.get(metric.key, "-") for metric in metrics]
         lines.append([f"{escape(published.method)} (published)", str(published.steps), str(size), *cells])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    remarks = "\n".join(f"- {escape(remark)}" for remark in ["Best measured figures are bold.", *table.remarks()])
+    remarks = "\n".join(
+        f"- {escape(remark)}" for remark in ["Best measured figures are bold, of those over all pictures.", *table.remarks()]
+    )
     return f"# {escape(table.dataset)}: {_pictures(table.num_images)}\n\n{body}\n\n{remarks}\n"
 
 

@@ -23,7 +23,6 @@ from osediff_exp.reporting.run_folders import missing_jobs
 from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, marks_meaning, method_note
 
 if TYPE_CHECKING:
-    from osediff_exp.reporting.arms import Row
     from osediff_exp.reporting.comparison import Comparison
     from osediff_exp.reporting.figures import Metric
     from osediff_exp.reporting.pictures import Pictures
@@ -92,13 +91,11 @@ def _summary(comparison: Comparison, pictures: Pictures) -> list[str]:
 
 
 def _figures_of_pictures(pictures: Pictures, metrics: list[Metric]) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """Return (column title, picture name) -> that picture's own (metric, value), for arms and for bicubic."""
-    arms = [column.arm for column in pictures.columns if column.arm is not None]
+    """Return (column title, picture name) -> that picture's own (metric, value), for arms and for bicubic: of the run it was made in."""
     found = {}
-    for column in pictures.columns:
-        arm: Row | None = column.arm or (arms[0] if column.kind == "bicubic" and arms else None)
+    for column in (column for column in pictures.columns if column.kind in ("output", "bicubic")):
         prefix = "" if column.arm else "bicubic_"
-        for name, values in (arm.run.per_image if arm and arm.run else {}).items():
+        for name, values in (pair for run in reversed(column.runs) for pair in run.per_image.items()):  # the first one's win
             found[column.title, name] = [
                 (m.title, m.show(values[prefix + m.key])) for m in metrics if prefix + m.key in values and not m.of_set
             ]

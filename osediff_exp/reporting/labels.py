@@ -33,6 +33,7 @@ def arm_labels(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
     "T = 200") to what people call it; the longest that fits wins. Other keys are cut to the part that names them among all keys of the
     configurations, and a value that is a path to the ending that names it. An arm that differs in nothing is called "default", a single
     arm by its overrides or, without any, by its folder.
+    One of several restorers of an evaluation is called by its own name, behind what its evaluation differs in from others.
     An arm of one of several sweeps is called as in a report of that sweep alone, where no other sweep has an arm of that name.
     """
     labels = _labels(runs, names)
@@ -56,7 +57,11 @@ def _labels(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
     labels = []
     for run, overrides in zip(runs, arms, strict=True):
         fallback = "default" if len(runs) > 1 and run.overrides else run.name
-        labels.append(known.get(", ".join(overrides)) or ", ".join(_named(text, known, short, paths) for text in overrides) or fallback)
+        label = known.get(", ".join(overrides)) or ", ".join(_named(text, known, short, paths) for text in overrides)
+        if run.restorer:
+            labels.append(": ".join(filter(None, [label, known.get(run.restorer, run.restorer)])))
+        else:
+            labels.append(label or fallback)
     return labels
 
 
@@ -86,7 +91,7 @@ def unused_names(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
     within = [arm for places in _sweeps(runs) for arm in differing_overrides([runs[place] for place in places])]
     overrides = {text for arm in arms for text in arm} | {", ".join(arm) for arm in [*arms, *within]}
     keys = {*_keys(arms)}
-    unknown = [key for key in names if key.lstrip("+") not in overrides | keys]
+    unknown = [key for key in names if key.lstrip("+") not in overrides | keys | {run.restorer for run in runs}]
     return [
         f"report.labels: '{key}' is the override of no arm.{nearest(key, sorted((overrides if '=' in key else keys) - {''}))}"
         for key in unknown

@@ -28,6 +28,7 @@ _SIGNS = {"better": "+", "worse": "-", "different": r"\ast"}
 
 def render_latex(comparison: Comparison) -> str:
     """Return a ``table`` environment: mean and half width of the 95 % interval over seeds, best in bold, significance marked.
+    What is odd about the arms stands above it as comments.
 
     A second one follows where values were published for the arms. Both compile with pdfLaTeX and any newer engine; the packages that they
     need stand in the first lines. A table wider than the text is scaled down to it.
@@ -40,6 +41,7 @@ def render_latex(comparison: Comparison) -> str:
     lines = [
         r"% needs \usepackage{booktabs} and",
         r"% \usepackage{adjustbox} and \usepackage[T1]{fontenc}",
+        *(f"% note: {' '.join(note.split())}" for note in comparison.notes),
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escape(comparison.title)}{end} {_legend(comparison)}}}",
@@ -116,9 +118,10 @@ def _name(row: Row) -> str:
 
 
 def _has_more_than_means(comparison: Comparison) -> bool:
-    """Whether any mean has an interval or a mark to its right."""
+    """Whether any mean has an interval, a mark or a count to its right."""
     intervals = [row.intervals[metric.key] for row in comparison.arms for metric in comparison.metrics if metric.key in row.intervals]
-    return any(interval.half is not None for interval in intervals) or any(one.support for one in comparison.differences.values())
+    marks = any(one.support for one in comparison.differences.values())
+    return marks or bool(comparison.behind) or any(interval.half is not None for interval in intervals)
 
 
 def _cells(comparison: Comparison, place: int, metrics: Sequence[Metric], *, wide: bool) -> list[str]:
@@ -130,7 +133,9 @@ def _cells(comparison: Comparison, place: int, metrics: Sequence[Metric], *, wid
         mean = rf"\textbf{{{mean}}}" if place in comparison.best[metric.key] else "--" if mean == "-" else mean
         mark = _mark(comparison, row, metric)
         if wide:
-            cells += [mean, (rf"{{\scriptsize\,$\pm$\,{half}}}" if sign else "") + mark]
+            behind = comparison.behind_text(row, metric)
+            parts = [rf"{{\scriptsize\,$\pm$\,{half}}}" if sign else "", mark, rf"{{\scriptsize\,({behind})}}" if behind else ""]
+            cells += [mean, "".join(parts)]
         else:
             cells.append(mean)
     return cells

@@ -15,7 +15,7 @@ from osediff_exp.reporting.run_folders import missing_jobs
 from osediff_exp.reporting.wording import how_tested, how_to_go_on, last_words, method_note, show_claim, show_difference
 
 if TYPE_CHECKING:
-    from osediff_exp.reporting.comparison import Comparison, Row
+    from osediff_exp.reporting.comparison import Comparison
     from osediff_exp.reporting.differences import Difference
     from osediff_exp.reporting.figures import Metric
 
@@ -68,7 +68,7 @@ def _table(comparison: Comparison) -> str:
     lines = []
     for place, row in enumerate(comparison.rows):
         name = escape(row.label) + ("" if row.status in ("done", "reference") else f" ({row.status})")
-        cells = [_cell(row, metric, best=place in comparison.best[metric.key]) for metric in comparison.metrics]
+        cells = [_cell(comparison, place, metric) for metric in comparison.metrics]
         seeds = [f"{len(row.done)}" if row.runs else "-"] if comparison.has_seeds else []
         extras = [escape(show_figure("steps", row.steps)), escape(show_figure(comparison.time_key, comparison.time(row)))]
         lines.append([name, *cells, *seeds, *extras])
@@ -76,10 +76,12 @@ def _table(comparison: Comparison) -> str:
     return _markdown(["Arm", *_headings(comparison), *seeds_heading, "Steps", comparison.time_title], lines)
 
 
-def _cell(row: Row, metric: Metric, *, best: bool) -> str:
+def _cell(comparison: Comparison, place: int, metric: Metric) -> str:
+    row = comparison.rows[place]
     text = show_interval(metric, row.intervals.get(metric.key)) if row.runs else metric.show(row.figures.get(metric.key))
     mean, sign, half = text.partition(" \u00b1 ")
-    return (f"**{mean}**" if best else mean) + sign + half
+    behind = comparison.behind_text(row, metric)
+    return (f"**{mean}**" if place in comparison.best[metric.key] else mean) + sign + half + (f" ({behind})" if behind else "")
 
 
 def _legend(comparison: Comparison) -> str:
@@ -164,7 +166,7 @@ def _origin(comparison: Comparison) -> str:
     runs = [run for row in comparison.arms for run in row.runs]
     commits = dict.fromkeys(str(run.result["commit"]) for run in runs if run.result.get("commit"))
     versions = dict.fromkeys(str(run.result["version"]) for run in runs if run.result.get("version"))
-    commands = [comparison.command] if comparison.command else [run_command(run) for run in runs]
+    commands = [comparison.command] if comparison.command else list(dict.fromkeys(run_command(run) for run in runs))
     block = "\n".join(["Made by:", "", *(f"    {' '.join(command.split())}" for command in commands if command)] if any(commands) else [])
     origin = [f"Version {escape(', '.join(versions))}"] if versions else []
     origin += [f"commit {escape(', '.join(commits))}"] if commits else []

@@ -26,7 +26,7 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the results table: the mean, half its interval, sort key ("" sorts last), best or not, test against the baseline."""
+    """A cell of the results table: mean, half its interval, sort key ("" sorts last), best or not, test, paper's, what is behind."""
 
     text: str
     half: str = ""
@@ -36,6 +36,7 @@ class Cell:
     support: str = ""
     test: str = ""
     published: str = ""
+    behind: str = ""
 
     @property
     def mark(self) -> str:
@@ -84,6 +85,7 @@ def result_cell(comparison: Comparison, place: int, metric: Metric) -> Cell:
         support=difference.support if difference else "",
         test=_test(metric, difference) if difference else "",
         published=published.printed.get(metric.key, "") if published else "",
+        behind=comparison.behind_text(row, metric),
     )
 
 

@@ -16,18 +16,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from osediff_exp.reporting.arms import Row
+    from osediff_exp.reporting.runs import Run
 
 _INPUTS = {"lq": "LQ", "bicubic": "bicubic", "hq": "HQ (original)"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the grid: its heading, kind (lq, bicubic, output, hq), files by picture name, and the arm whose output it is."""
+    """A column of the grid: its heading, kind (lq, bicubic, output, hq), files by picture name, the arm whose output it is, and the runs
+    that it shows (of inputs: all that were given them)."""
 
     title: str
     kind: str
     files: dict[str, Path]
     arm: Row | None = None
+    runs: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,18 +65,22 @@ def load_picture(path: Path) -> Image.Image | None:
 
 
 def _inputs(arms: Sequence[Row], kind: str) -> list[Column]:
-    groups: list[tuple[dict[str, str], dict[str, Path], str]] = []
+    groups: list[tuple[dict[str, str], dict[str, Path], str, list[Run]]] = []
     for arm in arms:
-        files = arm.run.pictures.get(kind, {}) if arm.run else {}
+        run = arm.run
+        files = run.pictures.get(kind, {}) if run else {}
         prints = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
         group = next((group for group in groups if all(group[0].get(name, print_) == print_ for name, print_ in prints.items())), None)
-        if group is not None:
-            group[0].update(prints)
-            group[1].update(files)
-        elif files:
-            groups.append((prints, dict(files), arm.label))
+        if run is None or not files:
+            continue
+        if group is None:
+            groups.append((prints, dict(files), arm.label, [run]))
+            continue
+        group[0].update(prints)
+        group[1].update(files)
+        group[3].append(run)
     title = _INPUTS[kind]
-    return [Column(title if len(groups) == 1 else f"{title}: {label}", kind, files) for _, files, label in groups]
+    return [Column(title if len(groups) == 1 else f"{title}: {label}", kind, files, None, tuple(runs)) for _, files, label, runs in groups]
 
 
 def _same(one: Column, other: Column) -> bool:
@@ -87,5 +94,5 @@ def _outputs(arms: Sequence[Row]) -> list[Column]:
     for arm in arms:
         if arm.run and arm.run.pictures.get("output"):
             early = "" if arm.run.output_step is None else f" (step {arm.run.output_step})"
-            columns.append(Column(arm.label + early, "output", arm.run.pictures["output"], arm))
+            columns.append(Column(arm.label + early, "output", arm.run.pictures["output"], arm, (arm.run,)))
     return columns

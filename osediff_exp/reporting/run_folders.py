@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osediff_exp.errors import UserError
+from osediff_exp.reporting.evaluations import by_restorer
 from osediff_exp.reporting.runs import Run, last_line, launch_order, read_json, read_run
 from osediff_exp.reporting.short_names import shortest_endings
 
@@ -33,7 +34,7 @@ class Found:
 
 
 def find_runs(folders: Sequence[Path]) -> Found:
-    """Read the runs of the given sweeps, runs and folders of single runs.
+    """Read the runs of the given sweeps, runs and folders of single runs; an evaluation of several restorers is a run for each.
 
     Of several folders each run carries the name of its own (``source``); a run that two of them hold is read once.
 
@@ -63,7 +64,7 @@ def _find(folder: Path, source: str) -> Found:
         raise UserError(f"the folder '{folder}' does not exist; give the folder of a sweep or of a run, or a list of them")
     sweep = is_sweep(folder)
     if not sweep and _is_run(folder):
-        return _chosen(folder, [read_run(folder, source or None, source)], [])
+        return _chosen(folder, by_restorer(read_run(folder, source or None, source)), [])
     names, sweeps = _inside(folder)
     if sweeps and not sweep:
         raise UserError(_which_sweep(folder, sweeps))
@@ -72,7 +73,8 @@ def _find(folder: Path, source: str) -> Found:
     tasks = [run.task for run in runs if run.task not in _NOTHING_TO_COMPARE]
     wanted = set(tasks) if sweep else {next((task for task in _MOST_LIKELY if task in tasks), next(iter(tasks), ""))}
     left_out = [run for run in runs if run.task not in wanted]
-    found = _chosen(folder, [run for run in runs if run.task in wanted], left_out, _never_started(folder, names))
+    chosen = [one for run in runs if run.task in wanted for one in by_restorer(run)]
+    found = _chosen(folder, chosen, left_out, _never_started(folder, names))
     found.notes += [f"Left out, as they cannot be: {'; '.join(dict.fromkeys(skipped.values()))}."] if skipped else []
     return found
 

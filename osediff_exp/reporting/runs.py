@@ -40,6 +40,7 @@ class Run:
         per_image: picture name -> metric -> value.
         pictures: lq, bicubic, hq, output -> picture name -> file.
         output_step: step of the output pictures where the final ones are missing, else None.
+        restorer: of an evaluation of several, the one whose figures these are, else "".
         last_written: when an unfinished run last wrote a log or a checkpoint (local time), "" for others.
     """
 
@@ -56,6 +57,7 @@ class Run:
     output_step: int | None = None
     last_written: str = ""
     source: str = ""
+    restorer: str = ""
 
     @property
     def task(self) -> str:
@@ -83,7 +85,8 @@ def read_run(folder: Path, name: str | None = None, source: str = "") -> Run:
     error = last_line(folder / "error.txt") or damage
     status = _status(result, error)
     restorer = str(result.get("restorer") or "")  # of an evaluation: whose figures are the run's
-    outputs, output_step = _outputs(folder / "images", restorer or "output")
+    curves = read_curves(folder / "metrics.csv")
+    outputs, output_step = _outputs(folder / "images", restorer or "output", ended=bool(result), validated=_validated(curves))
     return Run(
         folder=folder,
         name=name or folder.name,
@@ -92,7 +95,7 @@ def read_run(folder: Path, name: str | None = None, source: str = "") -> Run:
         config=read_yaml(folder / "config.yaml") or read_yaml(folder / ".hydra" / "config.yaml") or {},
         result=result,
         error=error,
-        curves=read_curves(folder / "metrics.csv"),
+        curves=curves,
         per_image=read_per_image(folder / "per_image.csv", restorer),
         pictures={kind: _pngs(folder / "images" / kind) for kind in ("lq", "bicubic", "hq")} | {"output": outputs},
         output_step=output_step,
@@ -161,13 +164,28 @@ def _pngs(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.png")) if path.is_file()}
 
 
-def _outputs(images: Path, name: str) -> tuple[dict[str, Path], int | None]:
-    """Return the final output pictures, in the folder ``name``, or those of the last step at which some were written, with that step."""
-    final = _pngs(images / name)
-    if final:
-        return final, None
+def output_pictures(folder: Path, name: str) -> dict[str, Path]:
+    """Return picture name -> file of the outputs ``images/name`` of a run folder."""
+    return _pngs(folder / "images" / name)
+
+
+def _validated(curves: dict[str, Curve]) -> int | None:
+    """Return the step of the last logged validation."""
+    steps = [points[-1][0] for key, points in curves.items() if key.startswith("val/") and points]
+    return int(max(steps)) if steps else None
+
+
+def _outputs(images: Path, name: str, *, ended: bool, validated: int | None) -> tuple[dict[str, Path], int | None]:
+    """Return the final output pictures, in the folder ``name``, or those of the last step at which some were written, with that step.
+
+    Every validation writes that folder anew, so that its pictures are final only of a run that has ``ended`` with a result. Of others
+    ``images/steps`` says of which step a picture is; where none was kept there, they are of the last one ``validated``.
+    """
+    newest = _pngs(images / name)
+    if newest and ended:
+        return newest, None
     for folder in sorted(images.glob("steps/*"), key=lambda path: launch_order(path.name), reverse=True):
         earlier = _pngs(folder)
         if earlier and folder.name.isdigit():
             return earlier, int(folder.name)
-    return {}, None
+    return (newest, validated) if newest and validated is not None else ({}, None)

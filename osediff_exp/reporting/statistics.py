@@ -74,17 +74,20 @@ class Test:
     critical: float
 
 
-def paired_tests(samples: Sequence[Mapping[str, float]]) -> list[Test | None]:
+def paired_tests(samples: Sequence[Mapping[str, float]], weights: Sequence[Mapping[str, float]] | None = None) -> list[Test | None]:
     """Test "the mean difference is 0" for several sets of paired differences at once; None for a set below ``MIN_PAIRS`` pairs.
 
-    ``samples`` maps, hypothesis by hypothesis, the name of a unit (a picture) to its difference; hypotheses share units by name.
+    ``samples`` maps, hypothesis by hypothesis, the name of a unit (a photo) to its difference; hypotheses share units by name. ``weights``
+    are the units' sizes over their mean size (photo_units.photo_weights; None: all 1), where ``samples`` hold photo_units.photo_totals.
 
-    If two arms are alike, each difference is as likely as its negative. ``p`` is the share of all choices of signs whose statistic
-    ``|sum d| / sqrt(sum d^2)``, a monotone function of Student's |t|, is at least the observed one. A choice flips a unit in all
-    hypotheses alike, so that their dependence is kept, and ``p_adjusted`` is the step-down max-T value of Westfall and Young (1993,
-    algorithm 4.1): the share of choices in which the largest statistic of this and all weaker hypotheses reaches this one's. Below
-    alpha, the family-wise error stays below alpha. Up to 16 units all 2^n choices are formed; above, 20,000 fixed random ones give
-    (1 + hits) / (1 + draws) (Phipson and Smyth 2010: never 0).
+    If two arms are alike, a unit's differences together are as likely as their negatives. ``p`` is the share of all choices of signs whose
+    statistic is at least the observed one, which keeps its level whatever the statistic is. It is ``|S| / sqrt(R + S^2 / n)`` with
+    ``S = sum d`` and ``R = sum (d - w S / n)^2`` over the choice's signs: a monotone function of ``|t| = |S| sqrt((n - 1) / (n R))``,
+    Student's t of the mean over pictures with linearised residuals (photo_units.by_photo). With weights of 1 it is
+    ``|sum d| / sqrt(sum d^2)``. A choice flips a unit in all hypotheses alike, so that their dependence is kept, and ``p_adjusted`` is the
+    step-down max-T value of Westfall and Young (1993, algorithm 4.1): the share of choices in which the largest statistic of this and all
+    weaker hypotheses reaches this one's. Below alpha, the family-wise error stays below alpha. Up to 16 units all 2^n choices are formed;
+    above, 20,000 fixed random ones give (1 + hits) / (1 + draws) (Phipson and Smyth 2010: never 0).
     """
     tested = [place for place, sample in enumerate(samples) if len(sample) >= MIN_PAIRS]
     units = list(dict.fromkeys(unit for place in tested for unit in samples[place]))
@@ -92,7 +95,9 @@ def paired_tests(samples: Sequence[Mapping[str, float]]) -> list[Test | None]:
     if tested:
         # A unit that a hypothesis lacks counts as 0: it changes neither its sum nor its sum of squares.
         d = np.array([[samples[place].get(unit, 0.0) for unit in units] for place in tested], dtype=np.float64)
-        p, adjusted, critical = _max_t(d)
+        sizes = [dict.fromkeys(samples[place], 1.0) if weights is None else weights[place] for place in tested]
+        w = np.array([[own.get(unit, 0.0) for unit in units] for own in sizes], dtype=np.float64)
+        p, adjusted, critical = _max_t(d, w)
         for row, place in enumerate(tested):
             tests[place] = Test(float(p[row]), float(adjusted[row]), _students_t(critical, len(samples[place])))
     return tests
@@ -120,21 +125,21 @@ def smallest_p(num_pairs: int) -> float:
 
 
 def _students_t(z: float, n: int) -> float:
-    """Return the |t| of n values whose statistic is ``z`` = |sum d| / sqrt(sum d^2): z sqrt((n - 1) / (n - z^2)), infinite at z^2 = n."""
+    """Return the |t| of n units whose statistic (see :func:`paired_tests`) is ``z``: z sqrt((n - 1) / (n - z^2)), infinite at z^2 = n."""
     return z * math.sqrt((n - 1) / (n - z * z)) if z * z < n * (1 - _TIE) else math.inf
 
 
-def _max_t(d: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return p and adjusted p of the rows of ``d`` (hypotheses x units), and the largest statistic's quantile at 0.95."""
+def _max_t(d: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return p and adjusted p of the rows of ``d`` (hypotheses x units, as ``w``), and the largest statistic's quantile at 0.95."""
     norms = np.sqrt(np.sum(d**2, axis=1))
-    scaled = d / np.where(norms > 0, norms, 1.0)[:, None]  # now a row's statistic is the size of its sum
-    observed = np.abs(scaled.sum(axis=1))
+    scaled = d / np.where(norms > 0, norms, 1.0)[:, None]
+    observed = _statistics(np.ones((1, d.shape[1])), scaled, w)[0]
     order = np.argsort(-observed, kind="stable")
-    scaled, bounds = scaled[order], observed[order] * (1 - _TIE)
+    scaled, w, bounds = scaled[order], w[order], observed[order] * (1 - _TIE)
     count, hits, hits_of_largest = 0, np.zeros(len(d)), np.zeros(len(d))
     largest_of_all = []
     for signs in _choices(d.shape[1]):
-        statistics = np.abs(signs @ scaled.T)
+        statistics = _statistics(signs, scaled, w)
         largest = np.maximum.accumulate(statistics[:, ::-1], axis=1)[:, ::-1]  # over this hypothesis and all weaker ones
         largest_of_all.append(largest[:, 0])
         count += len(signs)
@@ -145,6 +150,17 @@ def _max_t(d: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     back = np.argsort(order, kind="stable")
     critical = float(np.quantile(np.concatenate(largest_of_all), LEVEL, method="higher"))
     return p[back], np.maximum.accumulate(adjusted)[back], critical  # a weaker hypothesis never has a smaller p
+
+
+def _statistics(signs: np.ndarray, d: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Return (choices, hypotheses): the statistics of rows ``d`` with sum d^2 = 1 under choices of signs (choices, units).
+
+    R + S^2 / n = 1 + (S / n) (S (sum w^2 / n + 1) - 2 sum w d), which is 1 to the last bit where all weights are.
+    """
+    total = signs @ d.T
+    n, spread = w.sum(axis=1), (w**2).sum(axis=1)
+    weighted = total if np.array_equal(w, w != 0) else signs @ (w * d).T
+    return np.abs(total) / np.sqrt(1 + total / n * (total * (spread / n + 1) - 2 * weighted))
 
 
 def _choices(n: int) -> Iterator[np.ndarray]:

@@ -17,6 +17,8 @@ _TAKEN = ("arm", "status", "seeds", "error", "folder")
 def render_csv(comparison: Comparison) -> str:
     """Return arm, status, differing config keys, every figure (mean over seeds), intervals, differences, seeds, error, folders.
 
+    ``KEY_scored`` counts the pictures behind a mean (the fewest of its seeds), where arms differ in them, ``KEY_seeds`` its seeds where one
+    of them has no figure.
     ``KEY_low`` and ``KEY_high`` bound the 95 % interval over seeds (only where an arm has several). ``KEY_difference`` is arm minus
     baseline over ``KEY_images`` pictures, with its interval over ``KEY_photos`` photos, ``KEY_p`` and ``KEY_p_adjusted``; ``KEY_verdict``
     is what the test says, ``KEY_support`` what it rests on, ``KEY_detectable`` the smallest difference that it finds with 80 % power;
@@ -43,7 +45,7 @@ def render_csv(comparison: Comparison) -> str:
 
 
 def _columns(key: str) -> list[str]:
-    own = ["low", "high", "difference", "difference_low", "difference_high", "images", "photos"]
+    own = ["scored", "seeds", "low", "high", "difference", "difference_low", "difference_high", "images", "photos"]
     test = ["p", "p_adjusted", "verdict", "support", "detectable"]
     return [f"{key}_{end}" for end in [*own, *test, "seeds_low", "seeds_high", "seeds_detectable"]]
 
@@ -52,7 +54,9 @@ def _statistics(comparison: Comparison, row: Row) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for key in (metric.key for metric in comparison.metrics):
         interval, difference = row.intervals.get(key), comparison.differences.get((row.label, key))
-        values: list[Any] = [interval.low, interval.high] if interval else [None, None]
+        behind = comparison.behind.get((row.label, key))
+        values: list[Any] = [behind.pictures[0] if behind and behind.pictures else None, behind.seeds if behind else None]
+        values += [interval.low, interval.high] if interval else [None, None]
         if difference:
             own = difference.interval
             values += [own.mean, own.low, own.high, difference.num_pictures, own.n]

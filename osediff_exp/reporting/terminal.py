@@ -69,7 +69,8 @@ def _metric_column(comparison: Comparison, metric: Metric, between: str) -> list
     for place, row in enumerate(comparison.rows):
         text = show_interval(metric, row.intervals.get(metric.key)) if row.runs else metric.show(row.figures.get(metric.key))
         style = "bold green" if place in comparison.best[metric.key] else _style(row)
-        cells.append(Text(text.replace(" \u00b1", f"{between}\u00b1", 1), style))
+        behind = comparison.behind_text(row, metric)
+        cells.append(Text(text.replace(" \u00b1", f"{between}\u00b1", 1) + (f"{between}({behind})" if behind else ""), style))
     return [Text(f"{metric.title}{between}{metric.arrow}".strip()), *cells]
 
 

@@ -174,7 +174,7 @@ def make_table(
         notes += [f"{result.label} failed: {result.error}"] if result.error else []
         notes += [f"{result.label} left out {describe(result.problems)}"] if result.problems else []
         notes += [f"{result.label}: {note}" for note in result.notes]
-    measured = [MeasuredRow(result.label, len(result.rows), result.averages, result.steps) for result in results]
+    measured = [MeasuredRow(result.label, len(result.rows), result.averages, result.steps, result.lacking) for result in results]
     return EvaluationTable(dataset=pairs.title, num_images=len(pairs), measured=measured, notes=notes)
 
 
@@ -231,4 +231,5 @@ def _losses(pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str]
     lost = [f"{len(pairs.problems)} pictures of the test set take no part: {describe(pairs.problems)}"] if pairs.problems else []
     lost += [f"{result.label} failed: {result.error}" for result in results if result.error]
     lost += [f"{result.label} lacks {len(result.problems)} pictures: {describe(result.problems)}" for result in results if result.problems]
+    lost += [f"{result.label}: {text}" for result in results for text in result.failed]
     return lost + ([f"metrics that are missing: {', '.join(missing)} (see missing in result.json)"] if missing else [])

@@ -50,6 +50,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     if not scorer.rows:
         raise UserError(f"none of the {len(pairing.pairs)} matching pictures can be scored: {_examples(problems)}")
     write_per_image(run_dir / PER_IMAGE, scorer.table())
+    scorer.write_tracebacks(run_dir)
     figures = figures_of(scorer, problems) | {"metrics_seconds": time.perf_counter() - started}
     Console().print(table(scorer, str(config.pred)))
     for note in scorer.notes():
@@ -129,6 +130,7 @@ def _shortfall(scorer: Scorer, problems: list[Problem], hint: str, run_dir: Path
     if problems:
         counts = ", ".join(f"{count} {kind}" for kind, count in count_problems(problems).items() if count)
         parts.append(f"{counts}: {_examples(problems)} (all in {run_dir / UNMATCHED}).{hint}")
+    parts += scorer.failed()
     if scorer.missing:
         parts.append(f"without figures: {', '.join(scorer.missing)} (the reasons are above and in result.json)")
     scored = f"{len(scorer.rows)} pictures are scored"

@@ -26,6 +26,7 @@ from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.complexity import measure_parameters
 from osediff_exp.module import RestorationModule
 from osediff_exp.module.restoration_module import DATA_WAIT
+from osediff_exp.module.scores import with_figure
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
 from osediff_exp.tasks.costs import restoring_macs
@@ -182,12 +183,13 @@ def build_loggers(config: DictConfig, run_dir: Path, start: Start) -> list[Logge
 
 
 def figures(module: RestorationModule, data: RestorationDataModule) -> Figures:
-    """Return the flat figures of result.json."""
+    """Return the flat figures of result.json; ``num_val_images_METRIC`` stands beside an average that leaves pictures out."""
     last, place = module.latest, module.trainer.strategy.root_device
     parameters = {name: sum(parameter.numel() for parameter in group) for name, group in module.parameter_groups().items()}
     counts: Figures = {"steps": module.steps_taken, "num_val_images": len(module.per_image), "skipped_updates": module.bad_steps.skipped}
     return (
         counts
+        | {f"num_val_images_{key}": count for key, count in with_figure(module.per_image).items()}
         | {key.removeprefix("val/"): value for key, value in last.items() if key.startswith("val/")}
         | {key.replace("/", "_"): value for key, value in last.items() if key in ("train/loss", "train/images_per_second", DATA_WAIT)}
         | {f"params_trainable_{name}": count for name, count in parameters.items()}

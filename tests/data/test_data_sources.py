@@ -68,7 +68,7 @@ def test_binary_file_is_no_list(tmp_path: Path) -> None:
 
 def test_names_are_made_unique() -> None:
     pictures = [Picture(Path(path), Path(path).stem) for path in ("a/1.png", "b/1.png", "b/1.jpg", "b/2.png")]
-    assert [picture.name for picture in with_unique_names(pictures)] == ["1", "b_1", "1_2", "2"]
+    assert [picture.name for picture in with_unique_names(pictures)] == ["1", "b-1", "1-2", "2"]
 
 
 def test_sample_photos_are_colour_pictures_of_disjoint_photos() -> None:

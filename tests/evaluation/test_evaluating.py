@@ -103,6 +103,21 @@ def test_a_refused_picture_is_named_and_the_others_count(tmp_path: Path) -> None
     assert not (tmp_path / "images" / "grey" / "p1.png").exists()
 
 
+def test_a_picture_that_is_not_finite_is_a_problem_and_not_scored(tmp_path: Path) -> None:
+    class Diverged(Grey):
+        def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
+            restored = super().__call__(lr, scale=scale, names=names)
+            restored[0, 0, 0, :2] = {"p1": math.nan, "p2": math.inf}.get(names[0], 0.3)
+            return restored
+
+    result = evaluate(Arm("grey", Diverged), tmp_path)
+    assert [row["name"] for row in result.rows] == ["p0"]
+    assert [(problem.name, problem.problem, problem.detail) for problem in result.problems] == [
+        (name, "not finite", "2 of 240 values are NaN or infinite") for name in ("p1", "p2")
+    ]
+    assert not (tmp_path / "images" / "grey" / "p1.png").exists()
+
+
 def test_a_restorer_that_crashes_has_no_averages_and_leaves_its_traceback(tmp_path: Path) -> None:
     result = evaluate(Arm("grey", lambda: Grey(crash="p1")), tmp_path)
     assert result.error == "RuntimeError: out of memory"
@@ -141,13 +156,26 @@ def test_a_stopped_evaluation_goes_on_with_the_same_figures(tmp_path: Path) -> N
     assert asked[4:] == ["p0", "p1", "p2"]
 
 
-def test_an_error_of_a_metric_is_no_failure_of_the_restorer(tmp_path: Path) -> None:
+def test_an_error_of_a_metric_costs_its_figure_of_that_picture_alone(tmp_path: Path) -> None:
     class Broken(PSNRY):
         def per_image(self, pred: Tensor, target: Tensor) -> Tensor:
-            raise ZeroDivisionError
+            if torch.equal(target, make_pairs().load(1).hr):
+                raise torch.OutOfMemoryError("out of\nmemory")
+            return super().per_image(pred, target)
 
-    with pytest.raises(ZeroDivisionError):
-        evaluate_arm(Arm("grey", Grey), make_pairs(), scorer=Scorer({"psnr": Broken()}), pictures_dir=tmp_path, log_dir=tmp_path)
+    scorer = Scorer({"psnr": PSNRY(), "musiq": Broken()})
+    result = evaluate_arm(Arm("grey", Grey), make_pairs(), scorer=scorer, pictures_dir=tmp_path, log_dir=tmp_path)
+    assert [math.isnan(float(row["musiq"])) for row in result.rows] == [False, True, False]
+    assert result.averages["musiq"] == pytest.approx((float(result.rows[0]["psnr"]) + float(result.rows[2]["psnr"])) / 2)
+    assert (result.error, result.failed) == ("", ["musiq failed at 1 of 3 pictures (p1): OutOfMemoryError: out of memory"])
+    assert "in per_image" in (tmp_path / "grey.musiq.error.log").read_text()
+
+    class Stopped(PSNRY):
+        def per_image(self, pred: Tensor, target: Tensor) -> Tensor:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_arm(Arm("grey", Grey), make_pairs(), scorer=Scorer({"psnr": Stopped()}), pictures_dir=tmp_path, log_dir=tmp_path)
 
 
 def test_a_restorer_is_freed_before_the_next_is_built(tmp_path: Path) -> None:

@@ -106,6 +106,21 @@ def test_without_pictures_there_are_no_figures() -> None:
     assert all(math.isnan(value or 0) for value in averages.values())
 
 
+def test_a_metric_of_the_set_that_fails_costs_its_own_figure(tmp_path: Path) -> None:
+    class Unsolvable(Spread):
+        def score(self, pictures: Sequence[Tensor]) -> SetScore:
+            raise ArithmeticError("did not converge")
+
+    scorer = Scorer({"mean": Mean(), "fd": Unsolvable()})
+    scorer.add("a", flat(0.5), flat(0))
+    assert scorer.table() == [{"name": "a", "mean": 0.5}]
+    averages = scorer.averages()
+    assert (averages["mean"], math.isnan(averages["fd"] or 0)) == (0.5, True)
+    assert scorer.failed() == ["fd failed at the whole set: ArithmeticError: did not converge"]
+    scorer.write_tracebacks(tmp_path)
+    assert "did not converge" in (tmp_path / "fd.error.log").read_text()
+
+
 def test_a_batch_of_two_is_no_picture() -> None:
     with pytest.raises(ValueError, match="expected one picture"):
         Scorer({"mean": Mean()}).add("a", torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8))

@@ -12,10 +12,13 @@ from omegaconf import OmegaConf
 from skimage.metrics import structural_similarity
 
 from osediff_exp.errors import UserError
+from osediff_exp.evaluation.scoring import Scorer
 from osediff_exp.metrics.base import ImageMetric
 from osediff_exp.metrics.color import luma_full_range, luma_video_range
+from osediff_exp.metrics.niqe import NIQE
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
 from osediff_exp.metrics.ssim_y import SSIMY, ssim_y
+from osediff_exp.module.scores import ValidationScores, with_figure
 
 CONF = Path(__file__).parents[2] / "conf" / "metrics"
 
@@ -129,3 +132,25 @@ def test_the_configured_metrics_rank_a_copy_above_noise(file: str, better: dict[
         ):  # the rest do not compare with the target, or not by picture
             copy, noise = metric.per_image(target, target).item(), metric.per_image(1 - target, target).item()
             assert (copy > noise) == better[name]
+
+
+def test_a_picture_without_a_finite_score_is_left_out_of_the_mean_in_a_training_as_in_an_evaluation() -> None:
+    pred, target = random_pair(size=96)
+    pred[1] = 0.5  # flat: it has no NIQE
+    validation, scorer, names = ValidationScores({"niqe": NIQE()}), Scorer({"niqe": NIQE()}), ["a", "flat", "c"]
+    validation.start()
+    validation.add(names, pred, target, target)
+    for name, *pair in zip(names, pred, target, strict=True):
+        scorer.add(name, *pair)
+    figures = validation.finish(world_size=1)
+    assert figures["niqe"] == pytest.approx(scorer.averages()["niqe"], rel=1e-6)
+    assert [row["name"] for row in validation.rows if math.isnan(row["niqe"])] == ["flat"]
+    assert with_figure(validation.rows) == {"niqe": 2}
+    assert with_figure(validation.rows[:2]) == {}
+    assert math.isnan(_mean_of_nothing())
+
+
+def _mean_of_nothing() -> float:
+    metric = NIQE()
+    metric.update(torch.full((1, 3, 96, 96), 0.5), torch.zeros(1, 3, 96, 96))
+    return metric.compute().item()

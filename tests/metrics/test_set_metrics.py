@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from osediff_exp.errors import UserError
 from osediff_exp.metrics.fd import FD, frechet_of_gaussians, frechet_of_pictures
-from osediff_exp.metrics.fid import frechet_distance
+from osediff_exp.metrics.fid import FID, frechet_distance
 from osediff_exp.metrics.kid import KID, squared_mmd
 from osediff_exp.metrics.moments import Moments
 from osediff_exp.metrics.niqe import image_features, niqe_of_luma
 from osediff_exp.metrics.niqe_set import NIQESet, distance_to_pristine
 from osediff_exp.metrics.set_metric import SetMetric, SetScore
 from osediff_exp.models.patch_features import PATCH, cut_patches, patch_features
+from osediff_exp.module.scores import ValidationScores
 
 Estimate = Callable[[list[Tensor], list[Tensor]], SetScore]
 
@@ -159,6 +161,21 @@ def test_a_flat_picture_adds_no_block_and_one_block_has_no_covariance() -> None:
     assert metric.compute().isnan()
     with pytest.raises(UserError, match="niqe_set needs images of at least 96 x 96 px"):
         metric.update(images(1, side=88), images(1, side=88))
+
+
+@pytest.mark.parametrize("build", [KID, FD, NIQESet, lambda: FID(features=lambda pixels: pixels.mean(dim=(2, 3)))])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_picture_that_is_not_finite_leaves_the_set_without_a_figure_and_ends_no_training(
+    build: Callable[[], SetMetric], value: float
+) -> None:
+    pred, target = images(4, side=96), images(4, side=96, seed=5)
+    pred[2, :, 40:60, 40:60] = value
+    scores = ValidationScores({"x": build()})
+    scores.start()
+    scores.add(list("abcd"), pred, target, target)
+    figures = scores.finish(world_size=1)
+    assert math.isnan(figures["x"]) or math.isinf(value), "some networks' inputs are clipped, which makes white of an infinite value"
+    assert math.isfinite(figures["bicubic_x"]), "its own inputs are finite"
 
 
 # ---- patches and their features

@@ -75,16 +75,16 @@ def write_metrics(path: Path, steps: int, blur: float) -> None:
 
 
 def write_pictures(run: Path, pictures: dict[str, Image.Image], blur: float, final: bool) -> None:
-    """Write inputs and (blurred) outputs; an arm that has not ended has only those of step 100."""
-    output = "output" if final else "steps/000100"
-    for kind in ("lq", "bicubic", "hq", output) if pictures else ():
+    """Write inputs and (blurred) outputs as a validation at step 100 does: into images/output and images/steps, ended or not."""
+    for kind in ("lq", "bicubic", "hq", "output", "steps/000100") if pictures else ():
         (run / "images" / kind).mkdir(parents=True)
     for name, hq in pictures.items():
         small = hq.filter(ImageFilter.GaussianBlur(1)).resize((hq.width // 4, hq.height // 4))
         hq.save(run / "images" / "hq" / f"{name}.png")
         small.resize(hq.size, Image.Resampling.NEAREST).save(run / "images" / "lq" / f"{name}.png")
         small.resize(hq.size, Image.Resampling.BICUBIC).save(run / "images" / "bicubic" / f"{name}.png")
-        hq.filter(ImageFilter.GaussianBlur(blur)).save(run / "images" / output / f"{name}.png")
+        for output in ("output", "steps/000100"):
+            hq.filter(ImageFilter.GaussianBlur(blur)).save(run / "images" / output / f"{name}.png")
     if pictures and final:
         write_per_image(run, {name: [25 - blur, 0.7, 5.5, 0.3] for name in pictures})
 

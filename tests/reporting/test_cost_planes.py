@@ -93,7 +93,7 @@ def test_log_ticks_are_round_numbers_inside() -> None:
 
 
 def test_an_evaluation_s_own_pictures_figures_and_inputs_are_told_from_the_others(tmp_path: Path) -> None:
-    """Its folder has rows and pictures of every restorer: the first one is the arm, bicubic the reference; seconds are no quality."""
+    """Its folder has rows and pictures of every restorer: each is an arm, bicubic their reference; seconds are no quality."""
     for number, psnr in enumerate((24.0, 25.0)):
         figures: dict[str, Any] = {
             "task": "evaluate",
@@ -116,4 +116,5 @@ def test_an_evaluation_s_own_pictures_figures_and_inputs_are_told_from_the_other
     first = comparison.arms[0].runs[0]
     assert first.per_image["b"] == {"psnr": 25.0, "bicubic_psnr": 23.0}
     assert [path.parent.name for path in first.pictures["output"].values()] == ["mine"]
-    assert [one.interval.mean for one in comparison.differences.values()] == [pytest.approx(1.0)]
+    assert [row.label for row in comparison.arms] == ["steps=1: mine", "steps=1: other", "steps=2: mine", "steps=2: other"]
+    assert {label: one.interval.mean for (label, _), one in comparison.differences.items()} == {"steps=2: mine": pytest.approx(1.0)}

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from osediff_exp.reporting.evaluation_table import EvaluationTable, MeasuredRow, print_table, to_csv, to_markdown
+from osediff_exp.reporting.figures import metrics_of
 from osediff_exp.reporting.published import published_complexity, published_rows, published_set_size
 
 MEASURED = (
@@ -67,6 +68,15 @@ def test_the_best_measured_figures_are_marked_among_rows_of_all_pictures() -> No
     assert ours.startswith("| ours | 15 | 100 |")
     assert bicubic.startswith("| bicubic |  | 100 |")
     assert "| SinSR (published) | 1 | 100 | 26.28 |" in "\n".join(lines)
+
+
+def test_a_row_that_lacks_pictures_is_not_the_best_even_where_all_lack_some() -> None:
+    psnr, niqe = metrics_of([{"psnr": 1.0, "niqe": 1.0}])
+    rows = [MeasuredRow("a", 100, {"psnr": 25.0, "niqe": 4.0}, lacking=["niqe"]), MeasuredRow("b", 100, {"psnr": 24.0, "niqe": 5.0})]
+    table = EvaluationTable(dataset="mine", num_images=100, measured=rows)
+    assert (table.best(psnr), table.best(niqe)) == ({0}, {1})
+    fewer = EvaluationTable(dataset="mine", num_images=100, measured=[MeasuredRow(name, 99, {"psnr": 25.0}) for name in "ab"])
+    assert fewer.best(psnr) == set(), "each may lack another picture"
 
 
 def test_the_table_says_what_the_published_rows_are_and_when_they_do_not_compare() -> None:

@@ -24,7 +24,7 @@ PSNR, NIQE = metrics_of([{"psnr": 1.0, "niqe": 1.0}])
 def arm(label: str, *seeds: list[float], first_seed: int = 1, **more: Any) -> Row:
     """An arm whose runs have these PSNR values per picture."""
     runs = tuple(
-        Run(Path(f"{label}{i}"), f"{label}{i}", "done", (f"seed={first_seed + i}",), result={"psnr": sum(values) / len(values)},
+        Run(Path(f"{label}{i}"), f"{label}{i}", "done", (f"seed={first_seed + i}",), result={"psnr": sum(values) / len(values)} | more,
             per_image={f"p{n:02d}": {"psnr": value} | more for n, value in enumerate(values)})
         for i, values in enumerate(seeds)
     )  # fmt: skip
@@ -102,8 +102,25 @@ def test_few_pictures_give_no_test_and_say_so(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_finite_and_pictures_that_one_lacks_are_left_out() -> None:
-    base, other = arm("base", [20.0, float("inf"), 22.0]), arm("x", [21.0, 30.0, 24.0, 99.0])
-    assert differences_from(base, [base, other], [PSNR])["x", "psnr"].interval.n == 2
+    base, other = arm("base", [20.0, 21.0, 22.0]), arm("x", [21.0, 30.0, 24.0, 99.0])
+    for row, name, value in ((base, "p01", float("inf")), (other, "p02", float("nan"))):
+        row.runs[0].per_image[name]["psnr"] = value
+    assert differences_from(base, [base, other], [PSNR])["x", "psnr"].interval.n == 1
+
+
+def test_a_seed_without_a_finite_figure_is_left_out_and_the_others_keep_their_difference() -> None:
+    base, other = (arm(label, *[[20.0 + gain] * 8] * 3) for label, gain in (("base", 0.0), ("x", 1.0)))
+    other.runs[1].result["psnr"] = None
+    other.runs[1].per_image["p00"]["psnr"] = float("nan")
+    difference = differences_from(base, [base, other], [PSNR])["x", "psnr"]
+    assert (difference.interval.mean, difference.num_pictures, difference.num_seeds, len(difference.seeds)) == (1, 8, 2, 2)
+
+
+def test_what_is_left_of_a_restorer_that_failed_gets_no_verdict() -> None:
+    base, failed = arm("base", [20.0] * 8, niqe=5.0), arm("x", [21.0] * 7, niqe=4.0)
+    del failed.runs[0].result["psnr"]
+    assert list(differences_from(base, [base, failed], [PSNR, NIQE])) == [("x", "niqe")]
+    assert list(differences_from(failed, [base, failed], [PSNR, NIQE])) == [("base", "niqe")]
 
 
 def test_the_baseline_is_the_first_arm_or_the_one_that_is_named() -> None:
@@ -155,6 +172,20 @@ def test_crops_of_one_photo_count_as_one() -> None:
     assert (difference.interval.n, difference.num_pictures) == (8, 24)
     assert difference.interval.low == pytest.approx(expected.low)
     assert difference.interval.mean == pytest.approx(expected.mean)
+
+
+def test_the_same_difference_on_every_crop_is_known_for_sure_however_many_crops_photos_have() -> None:
+    gains = {f"photo{photo}_{crop}": 0.5 for photo, size in enumerate((1, 16, 3, 9, 2, 5, 12, 7)) for crop in range(size)}
+
+    def of(label: str, gain: float) -> Row:
+        run = Run(Path(label), label, "done", result={"psnr": 1.0}, per_image={name: {"psnr": 20.0 + gain} for name in gains})
+        return make_arm(label, (run,), {})
+
+    base = of("base", 0.0)
+    difference = differences_from(base, [base, of("x", 0.5)], [PSNR])["x", "psnr"]
+    assert (difference.interval.low, difference.interval.mean, difference.interval.high) == (0.5, 0.5, 0.5)
+    assert (difference.interval.n, difference.num_pictures, difference.detectable) == (8, 55, 0)
+    assert (difference.p, difference.verdict) == (2 / 2**8, "better")
 
 
 def test_no_difference_says_how_large_a_one_it_could_have_seen() -> None:

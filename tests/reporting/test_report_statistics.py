@@ -118,6 +118,47 @@ def test_a_hypothesis_that_lacks_pictures_is_tested_on_its_own() -> None:
     assert (tests[1].p, tests[2]) == (pytest.approx(alone[0]), None)
 
 
+def ratio_t(totals: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Student's |t| of the mean over pictures, with linearised residuals: ``totals`` (..., n) are the photos' shares."""
+    n = totals.shape[-1]
+    mean = totals.mean(axis=-1, keepdims=True)
+    return np.abs(mean[..., 0]) / np.sqrt(((totals - w * mean) ** 2).sum(axis=-1) / (n * (n - 1)))
+
+
+def test_units_of_unequal_size_are_tested_by_the_t_of_the_mean_over_pictures() -> None:
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 17, 8)
+    w = sizes / sizes.mean()
+    d = rng.normal(0.6, 1, (3, 8)) * w
+    names = [f"p{place}" for place in range(8)]
+    tests = paired_tests(named(d), [dict(zip(names, w.tolist(), strict=True))] * 3)
+    signs = np.array(list(itertools.product((1, -1), repeat=8)))
+    observed, flipped = ratio_t(d, w), ratio_t(signs[:, None, :] * d, w)
+    assert [test.p for test in tests if test] == pytest.approx(list(np.mean(flipped >= observed * (1 - 1e-9), axis=0)))
+    strongest = int(observed.argmax())
+    (test,) = [tests[strongest]]
+    assert test is not None
+    assert test.p_adjusted == pytest.approx(np.mean(flipped.max(axis=1) >= observed[strongest] * (1 - 1e-9)))
+    assert test.critical == pytest.approx(np.quantile(flipped.max(axis=1), 0.95, method="higher"))
+
+
+def test_weights_of_one_change_nothing() -> None:
+    d = np.random.default_rng(9).normal(0.3, 1, (4, 20))
+    samples = named(d)
+    assert paired_tests(samples, [dict.fromkeys(sample, 1.0) for sample in samples]) == paired_tests(samples)
+
+
+def test_unequal_units_keep_the_level() -> None:
+    rng, false = np.random.default_rng(1), 0
+    w = np.array([16, 1, 2, 9, 1, 4, 12, 3.0])
+    w /= w.mean()
+    weights = [{f"p{place}": float(own) for place, own in enumerate(w)}] * 2
+    for _ in range(300):
+        d = w * rng.standard_t(4, (2, 8)) * np.sqrt(0.5 + 0.5 / w)  # photos differ, and their crops too
+        false += min(test.p_adjusted for test in paired_tests(named(d), weights) if test) < 0.05
+    assert 0.02 < false / 300 < 0.075
+
+
 def test_many_pairs_are_drawn_and_agree_with_the_normal_limit_and_never_give_zero() -> None:
     d = np.random.default_rng(4).normal(0.12, 1, 200)
     limit = 2 * stats.norm.sf(abs(d.sum()) / np.sqrt(np.sum(d**2)))

@@ -59,6 +59,21 @@ def test_an_unfinished_run_shows_its_latest_pictures(tmp_path: Path) -> None:
     assert read.pictures["output"] == {"x": later / "x.png"}
 
 
+def test_pictures_are_final_only_of_a_run_with_a_result(tmp_path: Path) -> None:
+    """Every validation writes images/output anew: what an interrupted or failed training left there is of some step."""
+    for number, (figures, error) in enumerate([(result(25, 0.7, 5, 0.3), None), (None, None), (None, "interrupted")]):
+        run = make_run(tmp_path, number, [f"a={number}"], config=config(), result=figures, error=error, pictures=crops(1), steps=20)
+        read = read_run(run)
+        assert (read.output_step, [path.parent.name for path in read.pictures["output"].values()]) == (
+            (None, ["output"]) if figures else (100, ["000100"])
+        )
+    (run / "images" / "steps" / "000100" / "astronaut_00.png").unlink()  # as num_pictures=0 leaves it
+    read = read_run(run)
+    assert (read.output_step, [path.parent.name for path in read.pictures["output"].values()]) == (20, ["output"])
+    (run / "metrics.csv").unlink()
+    assert read_run(run).pictures["output"] == {}, "of an unknown step"
+
+
 def test_figures_of_older_runs_have_todays_names(tmp_path: Path) -> None:
     run = make_run(tmp_path, 0, ["a=1"], result={"psnr_y": 25.0, "bicubic_ssim_y": 0.7, "my_psnr_y": 1.0})
     (run / "metrics.csv").write_text("step,val/psnr_y,val/bicubic_psnr_y\n1,24,23\n")

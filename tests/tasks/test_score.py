@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
 from osediff_exp.errors import Incomplete, UserError
+from osediff_exp.metrics.niqe import niqe
 from osediff_exp.tasks import score
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -138,6 +140,27 @@ def test_a_metric_that_cannot_be_had_is_missing_with_its_reason(
     assert "musiq is missing: the weights of musiq cannot be had" in caplog.text
     with pytest.raises(UserError, match="no metric is left to score with"):
         score.run(configuration(*folders, musiq, "metrics.psnr=null", "metrics.ssim=null", "metrics.niqe=null"), tmp_path)
+
+
+def test_a_metric_that_fails_at_a_picture_does_not_cost_the_others(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def sometimes(images: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError("no memory")
+        return niqe(images)
+
+    monkeypatch.setattr("osediff_exp.metrics.niqe.niqe", sometimes)
+    with pytest.raises(
+        Incomplete, match=r"3 pictures are scored, but niqe failed at 1 of 3 pictures \(.\): MemoryError: no memory"
+    ) as error:
+        score.run(configuration(*folders), tmp_path)
+    assert (error.value.figures["num_images"], error.value.figures["num_images_niqe"]) == (3, 2)
+    assert sorted(row["niqe"] == "" for row in table(tmp_path / "per_image.csv")) == [False, False, True]
+    assert "MemoryError" in (tmp_path / "niqe.error.log").read_text()
 
 
 def test_a_figure_of_fewer_pictures_says_of_how_many(folders: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,82 @@
+"""Evaluations of several restorers in a report: an arm for each, whichever the command names first; bicubic is their reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+from sweep_folders import make_run
+
+from osediff_exp.reporting.comparison import ReportSettings, compare
+from osediff_exp.reporting.writing import write_comparison
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def evaluation(folder: Path, number: int, means: dict[str, float | None], **more: Any) -> Path:
+    """Write what task=evaluate does: the first restorer's figures bare, the others' behind their labels; None: it failed halfway."""
+    first, *others = means
+    figures: dict[str, Any] = {"task": "evaluate", "dataset": "t", "num_images": 6, "restorer": first, "restore_seconds": 1.0}
+    figures |= {"psnr": means[first], "fid": 90.0, "method": "m", "color_fix": "none"} if means[first] is not None else {}
+    for label in others:
+        figures |= {f"{label}_psnr": means[label], f"{label}_fid": 80.0} if means[label] is not None else {}
+        figures[f"{label}_restore_seconds"] = 2.0
+    names = ",".join(means)
+    settings = {"task": {"name": "evaluate"}, "restorers": list(means), "seed": 1} | more
+    run = make_run(folder, number, [f"restorers=[{names}]"], result=figures, config=settings)
+    lines = [f"{label},p{k},{(mean or 30.0) + k - 2.5}" for label, mean in means.items() for k in range(6 if mean is not None else 3)]
+    (run / "per_image.csv").write_text("\n".join(["restorer,name,psnr", *lines]) + "\n")
+    for label in means:
+        (run / "images" / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number, len(label), 0)).save(run / "images" / label / "p0.png")
+    return run
+
+
+def test_bicubic_named_first_is_the_reference_and_no_arm(tmp_path: Path) -> None:
+    for number, (label, mean) in enumerate((("a", 27.0), ("b", 25.0))):
+        evaluation(tmp_path, number, {"bicubic": 24.0, label: mean})
+    comparison = write_comparison(tmp_path)
+    assert [(row.label, row.figures["psnr"]) for row in comparison.rows] == [
+        ("restorers=[bicubic,a]", 27.0), ("restorers=[bicubic,b]", 25.0), ("bicubic", 24.0),
+    ]  # fmt: skip
+    assert comparison.differences["restorers=[bicubic,b]", "psnr"].interval.mean == pytest.approx(-2)
+    assert [run.result["restorer"] for row in comparison.arms for run in row.runs] == ["a", "b"]
+    assert [path.parent.name for row in comparison.arms for path in row.runs[0].pictures["output"].values()] == ["a", "b"]
+
+
+def test_every_restorer_of_an_evaluation_is_an_arm_with_its_own_figures(tmp_path: Path) -> None:
+    run = evaluation(tmp_path, 0, {"a": 27.0, "bicubic": 24.0, "a_2": 26.0, "c": None})
+    comparison = compare(run)
+    assert [row.label for row in comparison.rows] == ["a", "a_2", "c", "bicubic"]
+    first, second, failed, bicubic = comparison.rows
+    assert (first.figures["psnr"], first.figures["fid"], first.figures["restore_seconds"], first.figures["method"]) == (
+        27.0,
+        90.0,
+        1.0,
+        "m",
+    )
+    assert (second.figures["psnr"], second.figures["fid"], second.figures["restore_seconds"]) == (26.0, 80.0, 2.0)
+    assert "method" not in second.figures
+    assert not {"psnr", "fid"} & failed.figures.keys()
+    assert bicubic.figures == {"psnr": 24.0, "fid": 80.0}
+    assert {row.figures["num_images"] for row in comparison.arms} == {6}
+    assert comparison.differences["a_2", "psnr"].interval.mean == pytest.approx(-1)
+    assert comparison.best["fid"] == {1}
+    named = compare(run, ReportSettings(labels={"a_2": "two steps"}))
+    assert ([row.label for row in named.arms], named.notes) == (["a", "two steps", "c"], [])
+
+
+def test_restorers_of_several_evaluations_are_told_apart_and_their_seeds_are_not_mixed(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        for steps in (1, 4):
+            run = evaluation(tmp_path, 2 * seed + steps, {"a": 27.0 + steps, "b": 26.0}, seed=seed, steps=steps)
+            (run / ".hydra" / "overrides.yaml").write_text(f"[steps={steps}, seed={seed}]")
+    arms = compare(tmp_path).arms
+    assert [(row.label, len(row.runs)) for row in arms] == [("steps=1: a", 2), ("steps=1: b", 2), ("steps=4: a", 2), ("steps=4: b", 2)]
+
+
+def test_bicubic_evaluated_alone_is_an_arm(tmp_path: Path) -> None:
+    run = evaluation(tmp_path, 0, {"bicubic": 24.0})
+    assert [row.figures["psnr"] for row in compare(run).arms] == [24.0]
