@@ -18,6 +18,7 @@ from osediff_exp.cli.inputs import check_inputs
 from osediff_exp.cli.messages import as_user_errors
 from osediff_exp.cli.ranks import is_one_of_several, launch_id, process_rank, rank_zeros_folder
 from osediff_exp.cli.refused import refusal, refusals
+from osediff_exp.cli.side_by_side import check_side_by_side
 from osediff_exp.cli.slurm import check_job, runs_on_slurm
 from osediff_exp.cli.sweeps import Sweep, arm_of, earlier, is_of, unfinished_sweep
 from osediff_exp.errors import UserError
@@ -77,6 +78,8 @@ def _made_plan(conf: Path, arguments: Arguments) -> Plan:
                 check_inputs(config)
             if multirun:
                 check_job(shared, config)
+        if not arguments.flags:
+            check_side_by_side(arms, [override.key_or_group for override in parsed])
         if multirun and all(refusal(arm) for arm in arms):
             raise UserError(f"no run of this sweep is left: {'; '.join(refusals(arms))}")
         sweep = Sweep.of(arguments.overrides, config, _num_arms(config, swept)) if multirun else None
@@ -164,7 +167,7 @@ def _folder(composer: Composer, config: DictConfig, typed: list[str], sweep: Swe
         text = OmegaConf.select(config, key)
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{key} is empty: give a folder, or leave it out")
-    folder = Path(text).absolute()
+    folder = Path(text).expanduser().absolute()
     if is_typed[key]:
         return folder
     if runs and _started_by_hand(config):

@@ -203,7 +203,7 @@ def _explain_missing_trunk(net: str) -> Iterator[None]:
         state = "cannot be read" if path.is_file() else "could not be downloaded"
         raise UserError(
             f"the LPIPS trunk {state} ({type(error).__name__}): put torchvision's {path.name} into {path.parent}, "
-            "or choose loss/terms=[mse,st_lpips,vsd], which works offline"
+            "or use ST-LPIPS in its place, which works offline (loss/terms=[mse,st_lpips,vsd], metrics=offline)"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)

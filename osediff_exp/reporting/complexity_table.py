@@ -21,6 +21,7 @@ Cells = list[str]
 _PARTS = {"vae_encoder": "VAE encoder", "unet": "U-Net", "vae_decoder": "VAE decoder", "other": "other", "text_encoder": "text encoder"}
 _SUMS = ("macs_g_merged", "macs_g_lora", "macs_g_products")
 _OURS = "this project"
+_PUBLISHED_SIZE = 512
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class FigureTable:
         for place, heading in enumerate(self.header):
             table.add_column(Text(heading), justify="right" if place else "left")
         for row in self.rows:
-            table.add_row(*(Text(cell, "bold" if row[0] in (_OURS, "in all") else "") for cell in row))
+            table.add_row(*(Text(cell, "bold" if row[0].startswith((_OURS, "in all")) else "") for cell in row))
         return table
 
     def markdown(self) -> str:
@@ -117,7 +118,9 @@ class ComplexityReport:
 
     def _ours(self) -> Cells:
         millions = [self._number(key) / 1e6 for key in ("params_total", "params_trainable")]
-        return [_OURS, str(self.figures.get("sampling_steps", 1)), _g(self._number("macs_g")), f"{millions[0]:,.1f}", f"{millions[1]:.2f}"]
+        size = self.figures["size"]
+        name = _OURS if size == _PUBLISHED_SIZE else f"{_OURS}, at {size} px"
+        return [name, str(self.figures.get("sampling_steps", 1)), _g(self._number("macs_g")), f"{millions[0]:,.1f}", f"{millions[1]:.2f}"]
 
 
 _SCOPE = (

@@ -50,6 +50,13 @@ def plan_jobs(source: Path, output: Path, output_format: OutputFormat) -> tuple[
     ]
 
 
+def left_alone(source: Path, output: Path) -> list[Path]:
+    """Return the files of the folder ``source`` that :func:`plan_jobs` takes for no photos; hidden ones and outputs are not counted."""
+    if source.is_file():
+        return []
+    return [path for path in _files(source, output) if not is_image_file(path)]
+
+
 def _check_places(source: Path, output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"output={output} is a file: give a folder")
@@ -59,18 +66,22 @@ def _check_places(source: Path, output: Path) -> None:
 
 
 def _photos(folder: Path, output: Path) -> list[Path]:
-    excluded = output.resolve()
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if is_image_file(path)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and excluded not in path.resolve().parents
-    )
+    paths = [path for path in _files(folder, output) if is_image_file(path)]
     if not paths:
         raise UserError(f"input={folder} holds no photo ({', '.join(IMAGE_SUFFIXES)}): give another folder or a file")
     return paths
+
+
+def _files(folder: Path, output: Path) -> list[Path]:
+    """Return the visible files in ``folder`` and the folders in it, in order of their names, without those in ``output``."""
+    excluded = output.resolve()
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and excluded not in path.resolve().parents
+    )
 
 
 def _output_names(names: list[Path], output_format: OutputFormat) -> list[Path]:

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from osediff_exp import __version__
 from osediff_exp.checkpoints.named import checkpoint_path, is_embedded
-from osediff_exp.errors import Incomplete, UserError
+from osediff_exp.errors import Incomplete, UserError, shown
 from osediff_exp.restoration.finished import checkpoint_identity, fingerprint
 from osediff_exp.restoration.folder import FolderRestoration, Outcome
-from osediff_exp.restoration.jobs import plan_jobs
+from osediff_exp.restoration.jobs import left_alone, plan_jobs
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.restoration.restorer import MAX_SCALE, Restorer
@@ -39,7 +39,9 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     if not 1 <= config.upscale <= MAX_SCALE:
         raise UserError(f"upscale={config.upscale} is not possible: give a whole number from 1 to {MAX_SCALE}")
     output = Path(config.output).expanduser() if config.output else run_dir / "restored"
-    jobs, clashes = plan_jobs(Path(config.input).expanduser(), output, config.format)
+    source = Path(config.input).expanduser()
+    jobs, clashes = plan_jobs(source, output, config.format)
+    others = left_alone(source, output)  # before the outputs lie there
     work = FolderRestoration(output=output, scale=config.upscale, settings=_settings(config), overwrite=config.overwrite)
     console = Console()
     if is_embedded(config.checkpoint):
@@ -55,7 +57,8 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     outcome.failures[:0] = clashes
     figures = _figures(config, outcome, output)
     figures["color_fix"] = loaded[0].color_fix if loaded else config.restorer.color_fix  # null: nothing was left to restore
-    _print(console, outcome, output)
+    figures["num_left_alone"] = len(others)
+    _print(console, outcome, output, others)
     _complain(outcome, figures, run_dir)
     return figures
 
@@ -95,7 +98,15 @@ def _figures(config: DictConfig, outcome: Outcome, output: Path) -> Figures:
     }
 
 
-def _print(console: Console, outcome: Outcome, output: Path) -> None:
+def _print(console: Console, outcome: Outcome, output: Path, others: list[Path]) -> None:
+    if others:
+        named = ", ".join(shown(path.name) for path in others[:3]) + (", ..." if len(others) > 3 else "")
+        console.print(
+            f"{len(others)} {'file' if len(others) == 1 else 'files'} of other kinds left alone: {named}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
     counts = [f"{len(outcome.seconds)} restored"]
     counts += [f"{outcome.num_skipped} finished before"] if outcome.num_skipped else []
     counts += [f"{len(outcome.failures)} not restored"] if outcome.failures else []

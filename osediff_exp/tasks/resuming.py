@@ -55,11 +55,9 @@ def checkpoint_to_resume(config: DictConfig, run_dir: Path, *, steps: str) -> Pa
     """
     if config.resume is None:
         return None
-    path = _own_checkpoint(run_dir / "checkpoints") if config.resume == "auto" else Path(config.resume)
+    path = _own_checkpoint(run_dir / "checkpoints") if config.resume == "auto" else _named_checkpoint(Path(config.resume).expanduser())
     if path is None:
         return None
-    if not path.is_file():
-        raise UserError(f"resume={path}: there is no such file; give a run's checkpoints/last.ckpt, or auto")
     if not is_intact(path):
         raise UserError(f"resume={path} is damaged: its checksum is not one of {path.parent / SUMS}; give another checkpoint")
     try:
@@ -67,6 +65,15 @@ def checkpoint_to_resume(config: DictConfig, run_dir: Path, *, steps: str) -> Pa
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError(f"resume={path} is no checkpoint of this program ({type(error).__name__}): give a run's last.ckpt") from error
     return path
+
+
+def _named_checkpoint(path: Path) -> Path:
+    """Return the file that ``resume`` names, of a run's folder the newest whole one."""
+    found = _own_checkpoint(path / "checkpoints") if path.is_dir() else path
+    if found is None or not found.is_file():
+        what = "holds no checkpoint" if path.is_dir() else "there is no such file"
+        raise UserError(f"resume={path}: {what}; give a run's folder or its checkpoints/last.ckpt, or auto")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

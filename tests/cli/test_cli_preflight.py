@@ -123,6 +123,11 @@ def test_a_chosen_folder_stays_and_a_taken_default_gets_a_number(workplace: Path
     assert plan("--config-dir", _tree_with(workplace, f"hydra: {clock}"), "+experiment=fixed").folder == workplace / "runs" / "work_2"
 
 
+def test_a_chosen_folder_may_lie_in_the_home_folder(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(workplace / "home"))
+    assert plan("hydra.run.dir='~/mine'").folder == workplace / "home" / "mine"
+
+
 def test_a_large_sweep_is_checked_value_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     swept = [["seed=1", "seed=2"], ["lambda2=0", "lambda2=1", "lambda2=2"]]
     assert len(preflight._arms(swept)) == 6

@@ -109,9 +109,11 @@ def test_a_folder_keeps_its_structure(checkpoint: Path, photos: Path, capsys: py
     assert written(photos.parent / "out") == {"deep/er/two.png": (8, 8), "deep/grey.png": (8, 6), "one.png": (12, 10)}
     assert counts(figures) == (3, 0, 0)
     assert figures["color_fix"] == "adain"
-    assert figures["seconds_per_image"] > 0
+    assert (figures["num_left_alone"], figures["seconds_per_image"] > 0) == (1, True)
     assert figures["megapixels_per_second"] > 0
-    assert f"3 restored: {photos.parent / 'out'}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"3 restored: {photos.parent / 'out'}" in printed
+    assert "1 file of other kinds left alone: notes.txt" in printed
     with Image.open(photos.parent / "out" / "deep" / "grey.png") as grey:
         assert grey.mode == "L"
 
