@@ -83,13 +83,27 @@ class Exported:
     fingerprint: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What the present call says, which no checkpoint may say for it.
+
+    Attributes:
+        backbone: used in place of loading one; must be the checkpoint's.
+        sources: where the backbone is looked for, in place of the configuration's ``backbone.loader.sources``.
+        packages: names of packages or modules beside this one whose generators and prompt extractors may be built: their code is run.
+    """
+
+    backbone: Backbone | None = None
+    sources: list[str] | None = None
+    packages: tuple[str, ...] = ()
+
+
 def assemble(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor] | Callable[[Generator], Mapping[str, Tensor]],
     *,
     trained_on: Mapping[str, Any] | None,
-    backbone: Backbone | None,
-    sources: list[str] | None,
+    call: Call,
     steps: int,
     format: Format,
     hint: str = HINT,
@@ -99,18 +113,17 @@ def assemble(
     Args:
         tensors: by the generator's names, or what returns them once the generator is there.
         trained_on: ``fingerprint`` and ``source`` of the checkpoint's backbone; None where the file does not tell.
-        backbone: used in place of loading one.
         hint: what to do about tensors that do not fit.
 
     Raises:
         UserError: if backbone, configuration and tensors do not belong together; nothing is loaded by halves.
     """
-    make_prompts = prompts_maker(config)
-    backbone = backbone or build_backbone(config, sources=sources)
+    make_prompts = prompts_maker(config, packages=call.packages)
+    backbone = call.backbone or build_backbone(config, sources=call.sources)
     fingerprint = backbone.fingerprint()
     if trained_on is not None:
         check_fingerprint(trained_on, backbone, fingerprint)
-    generator = build_generator(config, backbone)
+    generator = build_generator(config, backbone, packages=call.packages)
     fill(generator, tensors(generator) if callable(tensors) else tensors, hint=hint)
     return Loaded(
         backbone=backbone,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from osediff_exp.checkpoints.base import Format, Loaded
+from osediff_exp.checkpoints.base import Call, Format, Loaded
 from osediff_exp.checkpoints.files import RECORD, read_pickle, read_record
 from osediff_exp.checkpoints.lora_folder import load_lora_folder
 from osediff_exp.checkpoints.merged import load_merged_folder
@@ -29,9 +29,10 @@ def load_checkpoint(
     settings: Mapping[str, Any] | None = None,
     backbone: Backbone | None = None,
     sources: list[str] | None = None,
+    packages: Sequence[str] = (),
     average: bool = True,
 ) -> Loaded:
-    """Load a checkpoint of any kind; no code in it is ever run.
+    """Load a checkpoint of any kind; no code in it is ever run, and of code that it names only this package's and that of ``packages``.
 
     Args:
         path: ``embedded`` or ``embedded:start`` (the package's own), a run folder (its ``checkpoints/last.ckpt``), a ``.ckpt`` of ours,
@@ -39,19 +40,21 @@ def load_checkpoint(
         settings: a configuration as plain data, for files that carry none (``osediff.pkl``).
         backbone: used in place of loading one; must be the checkpoint's. A merged folder is its own backbone and uses no other.
         sources: where the backbone is looked for, in place of the configuration's ``backbone.loader.sources``.
+        packages: packages or modules of your own whose generators and prompt extractors the checkpoint may name: they are imported.
         average: take the moving average of the weights, as validation did, where the checkpoint has one.
 
     Raises:
         UserError: one line, if the file is none of these, is damaged, holds code, or does not fit its backbone.
     """
     found = _find(checkpoint_path(path))
+    call = Call(backbone=backbone, sources=sources, packages=tuple(packages))
     if found.is_dir():
-        return _load_folder(found, backbone=backbone, sources=sources)
+        return _load_folder(found, call)
     content = read_pickle(found)
     if is_own(content):
-        return load_own(found, content, settings=settings, backbone=backbone, sources=sources, average=average)
+        return load_own(found, content, settings=settings, call=call, average=average)
     if is_released(content):
-        return load_released(found, content, settings=settings, backbone=backbone, sources=sources)
+        return load_released(found, content, settings=settings, call=call)
     raise UserError(f"{found} is no checkpoint of a known kind: give {_KINDS}")
 
 
@@ -68,15 +71,15 @@ def _find(path: Path) -> Path:
     raise UserError(f"checkpoint {path}: the folder has neither checkpoints/last.ckpt nor {RECORD}; give {_KINDS}")
 
 
-def _load_folder(folder: Path, *, backbone: Backbone | None, sources: list[str] | None) -> Loaded:
+def _load_folder(folder: Path, call: Call) -> Loaded:
     record = read_record(folder)
     check_format(record, str(folder))
     if absent := {"kind", "config", "backbone", "steps"} - record.keys():
         raise UserError(f"{folder / RECORD} lacks '{min(absent)}': export the folder again")
     if record["kind"] == "lora":
-        return load_lora_folder(folder, record, backbone=backbone, sources=sources)
+        return load_lora_folder(folder, record, call)
     if record["kind"] == "merged":
-        return load_merged_folder(folder, record)
+        return load_merged_folder(folder, record, call)
     if record["kind"] == "weights":
-        return load_weights_folder(folder, record, backbone=backbone, sources=sources)
+        return load_weights_folder(folder, record, call)
     raise UserError(f"{folder / RECORD} is of an unknown kind '{record['kind']}': export the folder again")

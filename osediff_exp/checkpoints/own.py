@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from osediff_exp.checkpoints.base import Loaded, assemble
+from osediff_exp.checkpoints.base import Call, Loaded, assemble
 from osediff_exp.checkpoints.fitting import check_fingerprint, check_tensors
 from osediff_exp.checkpoints.versions import FORMAT, check_format, versions
 from osediff_exp.errors import UserError
@@ -49,8 +49,7 @@ def load_own(
     content: Mapping[str, Any],
     *,
     settings: Mapping[str, Any] | None,
-    backbone: Backbone | None,
-    sources: list[str] | None,
+    call: Call,
     average: bool,
 ) -> Loaded:
     """Return what the checkpoint ``content`` of the file ``path`` restores with; see ``load_checkpoint``."""
@@ -59,8 +58,7 @@ def load_own(
         configuration(content, path, settings),
         generator_tensors(content, average=average),
         trained_on=content["backbone"],
-        backbone=backbone,
-        sources=sources,
+        call=call,
         steps=int(content["steps_taken"]),
         format="osediff_exp",
     )

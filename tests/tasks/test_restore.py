@@ -48,7 +48,16 @@ def load_once(loaded: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lend the loaded parts: every run would load them again."""
 
     def lent(
-        cls: type[Restorer], path: str, *, settings: Any, average: bool, sources: Any, min_side: int | None, color_fix: Any, **options: Any
+        cls: type[Restorer],
+        path: str,
+        *,
+        settings: Any,
+        packages: Any,
+        average: bool,
+        sources: Any,
+        min_side: int | None,
+        color_fix: Any,
+        **options: Any,
     ) -> Restorer:
         parts = {"backbone": loaded.backbone, "generator": loaded.generator, "prompts": loaded.prompts}
         return cls(**parts, min_side=min_side or 0, color_fix=color_fix or "adain", **options)
