@@ -91,11 +91,13 @@ class Call:
         backbone: used in place of loading one; must be the checkpoint's.
         sources: where the backbone is looked for, in place of the configuration's ``backbone.loader.sources``.
         packages: names of packages or modules beside this one whose generators and prompt extractors may be built: their code is run.
+        prompt: a prompt's configuration (``extractor``, ``words``, ...) in place of the checkpoint's own.
     """
 
     backbone: Backbone | None = None
     sources: list[str] | None = None
     packages: tuple[str, ...] = ()
+    prompt: Mapping[str, Any] | None = None
 
 
 def assemble(
@@ -118,6 +120,9 @@ def assemble(
     Raises:
         UserError: if backbone, configuration and tensors do not belong together; nothing is loaded by halves.
     """
+    if call.prompt is not None:
+        config = {**config, "prompt": dict(call.prompt)}
+        _check_image_features(config)
     make_prompts = prompts_maker(config, packages=call.packages)
     backbone = call.backbone or build_backbone(config, sources=call.sources)
     fingerprint = backbone.fingerprint()
@@ -134,3 +139,14 @@ def assemble(
         format=format,
         fingerprint=fingerprint,
     )
+
+
+def _check_image_features(config: Mapping[str, Any]) -> None:
+    """Raise UserError where the prompts do not give the image features that the generator was trained to attend to."""
+    wanted = config.get("generator", {}).get("image_embeds_shape")
+    given = config["prompt"].get("image_embeds_shape")
+    if wanted is not None and (given is None or list(given) != list(wanted)):
+        raise UserError(
+            f"the checkpoint's generator attends to image features of shape {list(wanted)}, and these prompts give "
+            f"{'none' if given is None else list(given)}: choose the source of its training (prompt.words=none leaves out its words alone)"
+        )

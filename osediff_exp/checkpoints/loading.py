@@ -11,7 +11,7 @@ from osediff_exp.checkpoints.files import RECORD, read_pickle, read_record
 from osediff_exp.checkpoints.lora_folder import load_lora_folder
 from osediff_exp.checkpoints.merged import load_merged_folder
 from osediff_exp.checkpoints.named import checkpoint_path
-from osediff_exp.checkpoints.own import is_own, load_own
+from osediff_exp.checkpoints.own import is_own, load_own, recorded
 from osediff_exp.checkpoints.released import is_released, load_released
 from osediff_exp.checkpoints.versions import check_format
 from osediff_exp.checkpoints.weights_folder import load_weights_folder
@@ -30,6 +30,7 @@ def load_checkpoint(
     backbone: Backbone | None = None,
     sources: list[str] | None = None,
     packages: Sequence[str] = (),
+    prompt: Mapping[str, Any] | None = None,
     average: bool = True,
 ) -> Loaded:
     """Load a checkpoint of any kind; no code in it is ever run, and of code that it names only this package's and that of ``packages``.
@@ -41,13 +42,14 @@ def load_checkpoint(
         backbone: used in place of loading one; must be the checkpoint's. A merged folder is its own backbone and uses no other.
         sources: where the backbone is looked for, in place of the configuration's ``backbone.loader.sources``.
         packages: packages or modules of your own whose generators and prompt extractors the checkpoint may name: they are imported.
+        prompt: a prompt's configuration as plain data (``extractor``, ``words``, ...), in place of the checkpoint's.
         average: take the moving average of the weights, as validation did, where the checkpoint has one.
 
     Raises:
         UserError: one line, if the file is none of these, is damaged, holds code, or does not fit its backbone.
     """
     found = _find(checkpoint_path(path))
-    call = Call(backbone=backbone, sources=sources, packages=tuple(packages))
+    call = Call(backbone=backbone, sources=sources, packages=tuple(packages), prompt=prompt)
     if found.is_dir():
         return _load_folder(found, call)
     content = read_pickle(found)
@@ -56,6 +58,19 @@ def load_checkpoint(
     if is_released(content):
         return load_released(found, content, settings=settings, call=call)
     raise UserError(f"{found} is no checkpoint of a known kind: give {_KINDS}")
+
+
+def carries_configuration(path: str | Path) -> bool:
+    """Tell whether a checkpoint says by itself what it is of, so that ``settings`` are not asked: all kinds do but ``osediff.pkl``.
+
+    Raises:
+        UserError: the file is not there, or damaged.
+    """
+    found = _find(checkpoint_path(path))
+    if found.is_dir():
+        return True
+    content = read_pickle(found)
+    return is_own(content) and recorded(content, found) is not None
 
 
 def _find(path: Path) -> Path:

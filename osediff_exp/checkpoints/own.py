@@ -77,14 +77,18 @@ def configuration(content: Mapping[str, Any], path: Path, settings: Mapping[str,
     Raises:
         UserError: if there is none.
     """
+    found = recorded(content, path)
+    if found is None and settings is None:
+        raise UserError(f"{path} carries no configuration, and its run folder has no config.yaml: put the file back into its run folder")
+    return dict(settings or {}) if found is None else found
+
+
+def recorded(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """Return the configuration that the checkpoint carries, or its run folder's ``config.yaml``; None where there is none."""
     if content.get("config"):
         return dict(content["config"])
-    for folder in path.absolute().parents[:2]:
-        if (folder / "config.yaml").is_file():
-            return _read_yaml(folder / "config.yaml")
-    if settings is None:
-        raise UserError(f"{path} carries no configuration, and its run folder has no config.yaml: put the file back into its run folder")
-    return dict(settings)
+    files = [folder / "config.yaml" for folder in path.absolute().parents[:2]]
+    return next((_read_yaml(file) for file in files if file.is_file()), None)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

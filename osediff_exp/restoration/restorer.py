@@ -104,6 +104,7 @@ class Restorer(ImageRestorer):
         backbone: Backbone | None = None,
         sources: list[str] | None = None,
         packages: Sequence[str] = (),
+        prompt: Mapping[str, Any] | None = None,
         average: bool = True,
         color_fix: ColorFix | None = None,
         tiling: Tiling | None = _DEFAULT_TILING,
@@ -119,7 +120,7 @@ class Restorer(ImageRestorer):
         """Load a checkpoint of any kind: a run folder, a ``.ckpt``, an ``osediff.pkl``, an exported folder.
 
         Args:
-            path, settings, backbone, sources, packages, average: see :func:`osediff_exp.checkpoints.loading.load_checkpoint`.
+            path, settings, backbone, sources, packages, prompt, average: see :func:`osediff_exp.checkpoints.loading.load_checkpoint`.
             decoder: ``light``, the light decoder that lies beside the backbone's weights, or a folder, see
                 :func:`osediff_exp.models.light_decoder.load_light_decoder`; None: the checkpoint's own decoder.
             min_side: None: what the checkpoint's configuration recommends (``backbone.recipe.min_side``, else 0).
@@ -131,7 +132,9 @@ class Restorer(ImageRestorer):
         Raises:
             UserError: as the class, or the checkpoint cannot be loaded.
         """
-        loaded = load_checkpoint(path, settings=settings, backbone=backbone, sources=sources, packages=packages, average=average)
+        loaded = load_checkpoint(
+            path, settings=settings, backbone=backbone, sources=sources, packages=packages, prompt=prompt, average=average
+        )
         recipe = loaded.config.get("backbone", {}).get("recipe") or {}
         method = loaded.config.get("method") or {}
         recommended_fix: ColorFix = method.get("color_fix") or recipe.get("color_fix") or "adain"

@@ -28,7 +28,7 @@ from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.restoration.realesrgan import ABOUT, is_realesrgan
 from osediff_exp.restoration.specs import RestorerSpec, name_restorers
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
-from osediff_exp.tasks.loading import load_restorer, model_settings
+from osediff_exp.tasks.loading import load_restorer, model_settings, prompt_identity, refuse_model_settings, typed_settings
 from osediff_exp.tasks.train import Figures, build_data
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     quiet_libraries()
     prepare_process(seed=config.seed)
     specs = named_restorers(config)
+    refuse_model_settings(config, [spec.path for spec in specs.values() if spec.kind == "checkpoint" and spec.path is not None])
     pairs = test_set(config, run_dir)
     _forget_last(run_dir, specs)
     results, missing = evaluate(config, run_dir, specs, pairs)
@@ -135,7 +136,7 @@ def _settings(config: DictConfig, spec: RestorerSpec) -> str:
     """Return the fingerprint of what decides, besides the low-quality picture, how an output looks."""
     options = {key: value for key, value in _plain(config, "restorer").items() if key != "device"}
     source = "" if spec.path is None else checkpoint_identity(spec.path)
-    return fingerprint(options, model_settings(config), {"kind": spec.kind, "version": __version__}, source)
+    return fingerprint(options, model_settings(config), {"kind": spec.kind, "version": __version__}, source, *prompt_identity(config))
 
 
 def _plain(config: DictConfig, group: str) -> dict[str, Any]:
@@ -156,6 +157,8 @@ def make_table(
         notes.append("A training's own validation applies none: restorer.color_fix=none gives its figures.")
     if _has_checkpoint(specs) and config.restorer.decoder is not None:
         notes.append(f"Decoder of the checkpoints: {config.restorer.decoder}.")
+    if _has_checkpoint(specs) and (prompts := typed_settings("prompt")):
+        notes.append(f"Prompts of the checkpoints: {' '.join(prompts)}, in place of their own.")
     notes += [f"{label}: {ABOUT}." for label, spec in specs.items() if spec.path is not None and is_realesrgan(spec.path)]
     notes += [f"{key} is missing: {why}" for key, why in missing.items()]
     for result in results:

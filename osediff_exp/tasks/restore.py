@@ -19,7 +19,7 @@ from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.restoration.restorer import MAX_SCALE, Restorer
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
-from osediff_exp.tasks.loading import load_restorer, model_settings
+from osediff_exp.tasks.loading import load_restorer, model_settings, prompt_identity, refuse_model_settings
 
 Figures = dict[str, float | int | str | None]
 
@@ -39,6 +39,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     if not 1 <= config.upscale <= MAX_SCALE:
         raise UserError(f"upscale={config.upscale} is not possible: give a whole number from 1 to {MAX_SCALE}")
     output = Path(config.output).expanduser() if config.output else run_dir / "restored"
+    refuse_model_settings(config, [config.checkpoint])
     jobs, clashes = plan_jobs(Path(config.input).expanduser(), output, config.format)
     work = FolderRestoration(output=output, scale=config.upscale, settings=_settings(config), overwrite=config.overwrite)
     console = Console()
@@ -65,7 +66,9 @@ def _settings(config: DictConfig) -> str:
     options: Any = OmegaConf.to_container(config.restorer, resolve=True)
     decisive = {key: value for key, value in options.items() if key not in _DECIDES_NOTHING}
     checkpoint = checkpoint_identity(checkpoint_path(config.checkpoint))
-    return fingerprint(decisive, model_settings(config), {"upscale": config.upscale, "version": __version__}, checkpoint)
+    return fingerprint(
+        decisive, model_settings(config), {"upscale": config.upscale, "version": __version__}, checkpoint, *prompt_identity(config)
+    )
 
 
 def _figures(config: DictConfig, outcome: Outcome, output: Path) -> Figures:

@@ -237,3 +237,17 @@ def test_other_targets_are_refused_too(settings: dict[str, Any], backbone: Backb
     unknown = settings | {"generator": settings["generator"] | {"colour": 1}}
     with pytest.raises(UserError, match="generator does not fit this version.*colour"):
         assemble(unknown, {}, trained_on=None, call=Call(backbone=backbone), steps=0, format="osediff_exp")
+
+
+def test_other_prompts_take_the_place_of_the_checkpoint_s(settings: dict[str, Any], backbone: Backbone) -> None:
+    own = build_generator(settings, backbone).own_tensors()
+
+    def loaded(prompt: dict[str, Any], config: dict[str, Any] = settings) -> Loaded:
+        return assemble(config, own, trained_on=None, call=Call(backbone=backbone, prompt=prompt), steps=0, format="osediff_exp")
+
+    empty = {"extractor": {"_target_": "osediff_exp.models.prompts.FixedPrompt", "prompt": ""}}
+    assert loaded(empty).prompts(torch.zeros(1, 3, 4, 4), ["x"]) == [""]
+    assert loaded(empty).record("weights")["config"]["prompt"] == empty, "an export restores with them"
+    attends = settings | {"generator": settings["generator"] | {"image_embeds_shape": [50, 1280]}}
+    with pytest.raises(UserError, match=r"image features of shape \[50, 1280\], and these prompts give none: choose the source"):
+        loaded(empty, attends)
