@@ -184,7 +184,11 @@ class Restorer(ImageRestorer):
             except ValueError as error:
                 raise UserError(f"{name} cannot be restored: {error}") from error
             return to_pil(self.restore_picture(picture, scale=scale, name=name))
-        return self(image.detach().cpu(), scale=scale, names=[name] * len(image)).to(image.device)
+        if not isinstance(image, Tensor):
+            taken = "a Pillow image (Image.open of a file, Image.fromarray of an array), or a tensor (B, 3, H, W) in [0, 1]"
+            raise UserError(f"{name} cannot be restored: it is of type {type(image).__name__}: give {taken}")
+        names = [name] * (len(image) if image.ndim else 0)
+        return self(image.detach().cpu(), scale=scale, names=names).to(image.device)
 
     def restore_picture(self, picture: Picture, *, scale: int, name: str) -> Picture:
         """Restore a photo with its transparency and its bits, as :meth:`restore` does for Pillow images."""
@@ -197,6 +201,8 @@ class Restorer(ImageRestorer):
     def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
             raise UserError(f"expected pictures (B, 3, H, W) in [0, 1], floating point; got {tuple(lr.shape)}, {lr.dtype}")
+        if not torch.isfinite(lr).all():
+            raise UserError(f"{', '.join(dict.fromkeys(names))}: not finite (NaN or infinity in it): give pictures in [0, 1]")
         pixels = lr.float().clamp(0, 1).mul_(255).round_().byte().permute(0, 2, 3, 1).numpy()
         with torch.inference_mode():
             restored = self._restore([np.ascontiguousarray(picture) for picture in pixels], scale, names)
