@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from tiny_parts import make_data, make_module, make_trainer
 from torch import Tensor
 
-from osediff_exp.checkpoints.build import build_prompts as build_from_checkpoint
+from osediff_exp.checkpoints.build import prompts_maker
 from osediff_exp.data.others import WithOther
 from osediff_exp.data.photo_files import PhotoFile
 from osediff_exp.data.sidecar import SidecarPrompt
@@ -93,7 +93,7 @@ def test_the_data_bring_another_picture_where_wrong_words_are_asked_for(tmp_path
 
 
 def from_checkpoint(config: DictConfig) -> PromptExtractor:
-    return build_from_checkpoint({"prompt": OmegaConf.to_container(config.prompt, resolve=True)})
+    return prompts_maker({"prompt": OmegaConf.to_container(config.prompt, resolve=True)})()
 
 
 @pytest.mark.parametrize(("words", "text"), [("fixed", "clean, sharp"), ("none", "")])
@@ -117,7 +117,7 @@ def test_every_source_composes_and_a_checkpoint_builds_it_again(tmp_path: Path) 
 
 def test_checkpoints_from_before_these_keys_are_built_as_ever() -> None:
     fixed = {"extractor": {"_target_": "osediff_exp.models.prompts.FixedPrompt", "prompt": "sharp"}, "positive": "x", "negative": "y"}
-    prompts = build_from_checkpoint({"prompt": fixed})
+    prompts = prompts_maker({"prompt": fixed})()
     assert isinstance(prompts, FixedPrompt)
     assert prompts.prompt == "sharp"
 

@@ -83,13 +83,29 @@ class Exported:
     fingerprint: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What the present call says, which no checkpoint may say for it.
+
+    Attributes:
+        backbone: used in place of loading one; must be the checkpoint's.
+        sources: where the backbone is looked for, in place of the configuration's ``backbone.loader.sources``.
+        packages: names of packages or modules beside this one whose generators and prompt extractors may be built: their code is run.
+        prompt: a prompt's configuration (``extractor``, ``words``, ...) in place of the checkpoint's own.
+    """
+
+    backbone: Backbone | None = None
+    sources: list[str] | None = None
+    packages: tuple[str, ...] = ()
+    prompt: Mapping[str, Any] | None = None
+
+
 def assemble(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor] | Callable[[Generator], Mapping[str, Tensor]],
     *,
     trained_on: Mapping[str, Any] | None,
-    backbone: Backbone | None,
-    sources: list[str] | None,
+    call: Call,
     steps: int,
     format: Format,
     hint: str = HINT,
@@ -99,18 +115,20 @@ def assemble(
     Args:
         tensors: by the generator's names, or what returns them once the generator is there.
         trained_on: ``fingerprint`` and ``source`` of the checkpoint's backbone; None where the file does not tell.
-        backbone: used in place of loading one.
         hint: what to do about tensors that do not fit.
 
     Raises:
         UserError: if backbone, configuration and tensors do not belong together; nothing is loaded by halves.
     """
-    make_prompts = prompts_maker(config)
-    backbone = backbone or build_backbone(config, sources=sources)
+    if call.prompt is not None:
+        config = {**config, "prompt": dict(call.prompt)}
+        _check_image_features(config)
+    make_prompts = prompts_maker(config, packages=call.packages)
+    backbone = call.backbone or build_backbone(config, sources=call.sources)
     fingerprint = backbone.fingerprint()
     if trained_on is not None:
         check_fingerprint(trained_on, backbone, fingerprint)
-    generator = build_generator(config, backbone)
+    generator = build_generator(config, backbone, packages=call.packages)
     fill(generator, tensors(generator) if callable(tensors) else tensors, hint=hint)
     return Loaded(
         backbone=backbone,
@@ -121,3 +139,14 @@ def assemble(
         format=format,
         fingerprint=fingerprint,
     )
+
+
+def _check_image_features(config: Mapping[str, Any]) -> None:
+    """Raise UserError where the prompts do not give the image features that the generator was trained to attend to."""
+    wanted = config.get("generator", {}).get("image_embeds_shape")
+    given = config["prompt"].get("image_embeds_shape")
+    if wanted is not None and (given is None or list(given) != list(wanted)):
+        raise UserError(
+            f"the checkpoint's generator attends to image features of shape {list(wanted)}, and these prompts give "
+            f"{'none' if given is None else list(given)}: choose the source of its training (prompt.words=none leaves out its words alone)"
+        )

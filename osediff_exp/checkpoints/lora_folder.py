@@ -23,11 +23,11 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from osediff_exp.checkpoints.base import Exported, Loaded, assemble
+from osediff_exp.checkpoints.base import Call, Exported, Loaded, assemble
 from osediff_exp.checkpoints.files import read_tensors, write_folder, write_record
 from osediff_exp.checkpoints.fitting import trained_tensors
 from osediff_exp.errors import UserError
-from osediff_exp.models.backbone import Backbone, DType
+from osediff_exp.models.backbone import DType
 
 UNET_FILE, CONV_IN_FILE, VAE_FOLDER = "pytorch_lora_weights.safetensors", "unet_conv_in.safetensors", "vae_lora"
 VAE_FILE = f"{VAE_FOLDER}/adapter_model.safetensors"
@@ -44,7 +44,7 @@ def place_of(name: str) -> tuple[str, str]:
     return (UNET_FILE, f"unet.{key}") if part == "unet" else (VAE_FILE, _VAE_PREFIX + key)
 
 
-def load_lora_folder(folder: Path, record: Mapping[str, Any], *, backbone: Backbone | None, sources: list[str] | None) -> Loaded:
+def load_lora_folder(folder: Path, record: Mapping[str, Any], call: Call) -> Loaded:
     """Return what a LoRA folder restores with; bit for bit the tensors that were exported (as float32).
 
     Raises:
@@ -60,8 +60,7 @@ def load_lora_folder(folder: Path, record: Mapping[str, Any], *, backbone: Backb
         record["config"],
         named,
         trained_on=record["backbone"],
-        backbone=backbone,
-        sources=sources,
+        call=call,
         steps=int(record["steps"]),
         format="lora",
         hint="the folder is incomplete or mixed up, export it again",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from osediff_exp.checkpoints.base import Exported, Loaded, assemble
+from osediff_exp.checkpoints.base import Call, Exported, Loaded, assemble
 from osediff_exp.checkpoints.files import write_folder, write_record
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone, DType, load_backbone, save_backbone
@@ -36,17 +37,16 @@ _PIPELINE = {
 }
 
 
-def load_merged_folder(folder: Path, record: Mapping[str, Any]) -> Loaded:
-    """Return what a merged folder restores with: it is its own backbone.
+def load_merged_folder(folder: Path, record: Mapping[str, Any], call: Call) -> Loaded:
+    """Return what a merged folder restores with: it is its own backbone, whatever the call says of one.
 
     Raises:
         UserError: if its files are damaged or not those that were written.
     """
     config = dict(record["config"])
     config["backbone"] = config["backbone"] | {"loader": config["backbone"]["loader"] | {"sources": [str(folder)]}}
-    return assemble(
-        config, {}, trained_on=record["backbone"], backbone=None, sources=None, steps=int(record["steps"]), format="merged",
-    )  # fmt: skip
+    call = replace(call, backbone=None, sources=None)
+    return assemble(config, {}, trained_on=record["backbone"], call=call, steps=int(record["steps"]), format="merged")
 
 
 def write_merged_folder(loaded: Loaded, folder: Path, *, dtype: DType = "float32") -> Exported:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from osediff_exp.checkpoints.base import Loaded, assemble
+from osediff_exp.checkpoints.base import Call, Loaded, assemble
 from osediff_exp.checkpoints.fitting import check_fingerprint, check_tensors
 from osediff_exp.checkpoints.versions import FORMAT, check_format, versions
 from osediff_exp.errors import UserError
@@ -49,8 +49,7 @@ def load_own(
     content: Mapping[str, Any],
     *,
     settings: Mapping[str, Any] | None,
-    backbone: Backbone | None,
-    sources: list[str] | None,
+    call: Call,
     average: bool,
 ) -> Loaded:
     """Return what the checkpoint ``content`` of the file ``path`` restores with; see ``load_checkpoint``."""
@@ -59,8 +58,7 @@ def load_own(
         configuration(content, path, settings),
         generator_tensors(content, average=average),
         trained_on=content["backbone"],
-        backbone=backbone,
-        sources=sources,
+        call=call,
         steps=int(content["steps_taken"]),
         format="osediff_exp",
     )
@@ -79,14 +77,18 @@ def configuration(content: Mapping[str, Any], path: Path, settings: Mapping[str,
     Raises:
         UserError: if there is none.
     """
+    found = recorded(content, path)
+    if found is None and settings is None:
+        raise UserError(f"{path} carries no configuration, and its run folder has no config.yaml: put the file back into its run folder")
+    return dict(settings or {}) if found is None else found
+
+
+def recorded(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """Return the configuration that the checkpoint carries, or its run folder's ``config.yaml``; None where there is none."""
     if content.get("config"):
         return dict(content["config"])
-    for folder in path.absolute().parents[:2]:
-        if (folder / "config.yaml").is_file():
-            return _read_yaml(folder / "config.yaml")
-    if settings is None:
-        raise UserError(f"{path} carries no configuration, and its run folder has no config.yaml: put the file back into its run folder")
-    return dict(settings)
+    files = [folder / "config.yaml" for folder in path.absolute().parents[:2]]
+    return next((_read_yaml(file) for file in files if file.is_file()), None)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

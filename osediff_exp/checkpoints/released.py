@@ -16,7 +16,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from osediff_exp.checkpoints.base import Exported, Loaded, assemble
+from osediff_exp.checkpoints.base import Call, Exported, Loaded, assemble
 from osediff_exp.checkpoints.files import write_file
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone, load_backbone
@@ -40,32 +40,25 @@ def is_released(content: Mapping[str, Any]) -> bool:
     return "state_dict_unet" in content
 
 
-def load_released(
-    path: Path,
-    content: Mapping[str, Any],
-    *,
-    settings: Mapping[str, Any] | None,
-    backbone: Backbone | None,
-    sources: list[str] | None,
-) -> Loaded:
-    """Return what an ``osediff.pkl`` restores with on the backbone of ``settings`` or on ``backbone``.
+def load_released(path: Path, content: Mapping[str, Any], *, settings: Mapping[str, Any] | None, call: Call) -> Loaded:
+    """Return what an ``osediff.pkl`` restores with on the backbone of ``settings`` or on ``call.backbone``.
 
-    With ``backbone`` alone the timestep is the schedule's last (999, as released) and the prompt is empty.
+    With ``call.backbone`` alone the timestep is the schedule's last (999, as released) and the prompt is empty.
 
     Raises:
         UserError: if keys, module lists, ranks and tensors do not agree with each other or with the backbone.
     """
     tensors = _checked_tensors(path, content)
-    if settings is None and backbone is None:
+    if settings is None and call.backbone is None:
         raise UserError(f"{path} names no backbone: give settings (a configuration) or a backbone")
-    config = dict(settings) if settings is not None else _released_settings(backbone)
+    config = dict(settings) if settings is not None else _released_settings(call.backbone)
     generator = dict(config.get("generator") or {})
     if generator.get("_target_") != _path(OneStepGenerator):
         raise UserError(
             f"{path} holds OSEDiff's one-step generator, the settings ask for {generator.get('_target_')}: use generator=osediff"
         )
     config["generator"] = generator | _settings(rank_unet=content["rank_unet"], rank_vae=content["rank_vae"])
-    return assemble(config, tensors, trained_on=None, backbone=backbone, sources=sources, steps=0, format="released", hint=_HINT)
+    return assemble(config, tensors, trained_on=None, call=call, steps=0, format="released", hint=_HINT)
 
 
 def _settings(*, rank_unet: int, rank_vae: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,22 @@ from osediff_exp.models.generator_base import Generator
 _SCALES = ("unet_rank", "vae_rank", "unet_alpha", "vae_alpha", "lora_alpha")
 
 
-def start_from(source: str | Path, generator: Generator, backbone: Backbone, settings: Mapping[str, Any]) -> int:
+def start_from(
+    source: str | Path, generator: Generator, backbone: Backbone, settings: Mapping[str, Any], *, packages: Sequence[str] = ()
+) -> int:
     """Copy the trained tensors of the checkpoint ``source`` into ``generator``; return the steps behind them.
 
     Args:
         source: whatever :func:`~osediff_exp.checkpoints.loading.load_checkpoint` takes; its moving average where it has one.
         backbone: the generator's, which must be the checkpoint's.
         settings: the generator's configuration as plain data, to name a difference by its key.
+        packages: whose code the checkpoint may name, as there.
 
     Raises:
         UserError: another backbone, or other layers, ranks or factors than the generator's; nothing is copied then.
     """
     try:
-        loaded = load_checkpoint(source, backbone=backbone)
+        loaded = load_checkpoint(source, backbone=backbone, packages=packages)
     except UserError as error:
         raise UserError(f"init={source}: {error}; or start from nothing with init=null") from error
     theirs = loaded.config.get("generator", {})

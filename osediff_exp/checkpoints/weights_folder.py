@@ -9,15 +9,15 @@ from typing import Any, get_args
 import torch
 from safetensors.torch import save_file
 
-from osediff_exp.checkpoints.base import Exported, Loaded, assemble
+from osediff_exp.checkpoints.base import Call, Exported, Loaded, assemble
 from osediff_exp.checkpoints.files import read_tensors, write_folder, write_record
 from osediff_exp.errors import UserError
-from osediff_exp.models.backbone import Backbone, DType
+from osediff_exp.models.backbone import DType
 
 FILE = "weights.safetensors"
 
 
-def load_weights_folder(folder: Path, record: Mapping[str, Any], *, backbone: Backbone | None, sources: list[str] | None) -> Loaded:
+def load_weights_folder(folder: Path, record: Mapping[str, Any], call: Call) -> Loaded:
     """Return what the folder restores with; bit for bit the tensors that were exported (as float32).
 
     Raises:
@@ -27,8 +27,7 @@ def load_weights_folder(folder: Path, record: Mapping[str, Any], *, backbone: Ba
         record["config"],
         read_tensors(folder / FILE),
         trained_on=record["backbone"],
-        backbone=backbone,
-        sources=sources,
+        call=call,
         steps=int(record["steps"]),
         format="weights",
         hint="the folder is incomplete or mixed up, export it again",

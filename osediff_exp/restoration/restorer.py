@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -103,6 +103,8 @@ class Restorer(ImageRestorer):
         settings: Mapping[str, Any] | None = None,
         backbone: Backbone | None = None,
         sources: list[str] | None = None,
+        packages: Sequence[str] = (),
+        prompt: Mapping[str, Any] | None = None,
         average: bool = True,
         color_fix: ColorFix | None = None,
         tiling: Tiling | None = _DEFAULT_TILING,
@@ -118,7 +120,7 @@ class Restorer(ImageRestorer):
         """Load a checkpoint of any kind: a run folder, a ``.ckpt``, an ``osediff.pkl``, an exported folder.
 
         Args:
-            path, settings, backbone, sources, average: see :func:`osediff_exp.checkpoints.loading.load_checkpoint`.
+            path, settings, backbone, sources, packages, prompt, average: see :func:`osediff_exp.checkpoints.loading.load_checkpoint`.
             decoder: ``light``, the light decoder that lies beside the backbone's weights, or a folder, see
                 :func:`osediff_exp.models.light_decoder.load_light_decoder`; None: the checkpoint's own decoder.
             min_side: None: what the checkpoint's configuration recommends (``backbone.recipe.min_side``, else 0).
@@ -130,7 +132,9 @@ class Restorer(ImageRestorer):
         Raises:
             UserError: as the class, or the checkpoint cannot be loaded.
         """
-        loaded = load_checkpoint(path, settings=settings, backbone=backbone, sources=sources, average=average)
+        loaded = load_checkpoint(
+            path, settings=settings, backbone=backbone, sources=sources, packages=packages, prompt=prompt, average=average
+        )
         recipe = loaded.config.get("backbone", {}).get("recipe") or {}
         method = loaded.config.get("method") or {}
         recommended_fix: ColorFix = method.get("color_fix") or recipe.get("color_fix") or "adain"
@@ -180,7 +184,11 @@ class Restorer(ImageRestorer):
             except ValueError as error:
                 raise UserError(f"{name} cannot be restored: {error}") from error
             return to_pil(self.restore_picture(picture, scale=scale, name=name))
-        return self(image.detach().cpu(), scale=scale, names=[name] * len(image)).to(image.device)
+        if not isinstance(image, Tensor):
+            taken = "a Pillow image (Image.open of a file, Image.fromarray of an array), or a tensor (B, 3, H, W) in [0, 1]"
+            raise UserError(f"{name} cannot be restored: it is of type {type(image).__name__}: give {taken}")
+        names = [name] * (len(image) if image.ndim else 0)
+        return self(image.detach().cpu(), scale=scale, names=names).to(image.device)
 
     def restore_picture(self, picture: Picture, *, scale: int, name: str) -> Picture:
         """Restore a photo with its transparency and its bits, as :meth:`restore` does for Pillow images."""
@@ -193,6 +201,8 @@ class Restorer(ImageRestorer):
     def __call__(self, lr: Tensor, *, scale: int, names: list[str]) -> Tensor:
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
             raise UserError(f"expected pictures (B, 3, H, W) in [0, 1], floating point; got {tuple(lr.shape)}, {lr.dtype}")
+        if not torch.isfinite(lr).all():
+            raise UserError(f"{', '.join(dict.fromkeys(names))}: not finite (NaN or infinity in it): give pictures in [0, 1]")
         pixels = lr.float().clamp(0, 1).mul_(255).round_().byte().permute(0, 2, 3, 1).numpy()
         with torch.inference_mode():
             restored = self._restore([np.ascontiguousarray(picture) for picture in pixels], scale, names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from osediff_exp.evaluation.scoring import Scorer, build_metrics, write_per_imag
 from osediff_exp.metrics.set_metric import SetMetric
 from osediff_exp.reporting.evaluation_table import EvaluationTable, MeasuredRow, print_table, to_csv, to_markdown
 from osediff_exp.reporting.files import write_atomically
-from osediff_exp.restoration.base import ImageRestorer
 from osediff_exp.restoration.finished import checkpoint_identity, fingerprint
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.restoration.realesrgan import ABOUT, is_realesrgan
 from osediff_exp.restoration.specs import RestorerSpec, name_restorers
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.tasks.loading import load_restorer, model_settings, prompt_identity, refuse_model_settings, typed_settings
 from osediff_exp.tasks.train import Figures, build_data
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     quiet_libraries()
     prepare_process(seed=config.seed)
     specs = named_restorers(config)
+    refuse_model_settings(config, [spec.path for spec in specs.values() if spec.kind == "checkpoint" and spec.path is not None])
     pairs = test_set(config, run_dir)
     _forget_last(run_dir, specs)
     results, missing = evaluate(config, run_dir, specs, pairs)
@@ -117,7 +118,7 @@ def evaluate(
     device = str(choose_device(config.restorer.device))
     factories = {name: partial(instantiate, node) for name, node in config.metrics.items() if node is not None}
     metrics, missing = build_metrics(factories)
-    arms = [make_arm(label, spec, load_checkpoint=_checkpoint_loader(config), device=device) for label, spec in specs.items()]
+    arms = [make_arm(label, spec, load_checkpoint=partial(load_restorer, config), device=device) for label, spec in specs.items()]
     results = []
     for arm in arms:
         for metric in metrics.values():
@@ -135,19 +136,7 @@ def _settings(config: DictConfig, spec: RestorerSpec) -> str:
     """Return the fingerprint of what decides, besides the low-quality picture, how an output looks."""
     options = {key: value for key, value in _plain(config, "restorer").items() if key != "device"}
     source = "" if spec.path is None else checkpoint_identity(spec.path)
-    return fingerprint(options, _model(config), {"kind": spec.kind, "version": __version__}, source)
-
-
-def _checkpoint_loader(config: DictConfig) -> Callable[[Path], ImageRestorer]:
-    def load(path: Path) -> ImageRestorer:
-        # osediff.pkl says nothing of its backbone, generator and prompt: those of the configuration are taken.
-        return instantiate(config.restorer)(path, settings=_model(config))
-
-    return load
-
-
-def _model(config: DictConfig) -> dict[str, Any]:
-    return {group: _plain(config, group) for group in ("backbone", "generator", "prompt")}
+    return fingerprint(options, model_settings(config), {"kind": spec.kind, "version": __version__}, source, *prompt_identity(config))
 
 
 def _plain(config: DictConfig, group: str) -> dict[str, Any]:
@@ -168,6 +157,8 @@ def make_table(
         notes.append("A training's own validation applies none: restorer.color_fix=none gives its figures.")
     if _has_checkpoint(specs) and config.restorer.decoder is not None:
         notes.append(f"Decoder of the checkpoints: {config.restorer.decoder}.")
+    if _has_checkpoint(specs) and (prompts := typed_settings("prompt")):
+        notes.append(f"Prompts of the checkpoints: {' '.join(prompts)}, in place of their own.")
     notes += [f"{label}: {ABOUT}." for label, spec in specs.items() if spec.path is not None and is_realesrgan(spec.path)]
     notes += [f"{key} is missing: {why}" for key, why in missing.items()]
     for result in results:

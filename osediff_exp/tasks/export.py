@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from osediff_exp.checkpoints.base import Exported, Loaded
 from osediff_exp.checkpoints.loading import load_checkpoint
@@ -16,6 +16,7 @@ from osediff_exp.checkpoints.released import write_released
 from osediff_exp.checkpoints.weights_folder import write_weights_folder
 from osediff_exp.errors import UserError, nearest
 from osediff_exp.runtime import prepare_process, quiet_libraries
+from osediff_exp.tasks.loading import model_settings, own_packages, refuse_model_settings, typed_prompt
 
 Figures = dict[str, float | int | str | None]
 Write = Callable[[Loaded, Path], Exported]
@@ -33,9 +34,16 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     checkpoint, output = checkpoint_path(config.checkpoint), Path(config.output).expanduser().absolute()
     if output == checkpoint.absolute() or output in checkpoint.absolute().parents:
         raise UserError(f"output={config.output} is, or holds, the checkpoint itself: give another place")
-    settings = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "generator", "prompt")}
+    refuse_model_settings(config, [checkpoint])
     sources = None if config.sources is None else [str(source) for source in config.sources]
-    loaded = load_checkpoint(checkpoint, settings=settings, sources=sources, average=config.average)
+    loaded = load_checkpoint(
+        checkpoint,
+        settings=model_settings(config),
+        sources=sources,
+        packages=own_packages(config),
+        prompt=typed_prompt(config),
+        average=config.average,
+    )
     exported = write(loaded, output)
     return {
         "format": config.format,

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from osediff_exp.losses.base import LossTerm
 from osediff_exp.methods.base import Method, Parts
 from osediff_exp.models.backbone import Backbone
+from osediff_exp.tasks.loading import own_packages
 from osediff_exp.tasks.stages import earlier_generators, earlier_runs
 
 
@@ -21,7 +22,7 @@ def build_method(config: DictConfig, backbone: Backbone, run_dir: Path | None = 
     Args:
         run_dir: of the run; where it is a sweep's, the runs of earlier stages are looked for in that. None: they are not.
     """
-    earlier = earlier_generators(earlier_runs(config, run_dir), backbone)
+    earlier = earlier_generators(earlier_runs(config, run_dir), backbone, packages=own_packages(config))
     torch.manual_seed(config.seed)
     generator = instantiate(config.generator)(backbone=backbone)
     parts = Parts(backbone=backbone, generator=generator, terms=build_terms(config, backbone), earlier=earlier)

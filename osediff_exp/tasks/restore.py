@@ -6,7 +6,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -20,6 +19,7 @@ from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.restoration.restorer import MAX_SCALE, Restorer
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
+from osediff_exp.tasks.loading import load_restorer, model_settings, prompt_identity, refuse_model_settings
 
 Figures = dict[str, float | int | str | None]
 
@@ -39,6 +39,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     if not 1 <= config.upscale <= MAX_SCALE:
         raise UserError(f"upscale={config.upscale} is not possible: give a whole number from 1 to {MAX_SCALE}")
     output = Path(config.output).expanduser() if config.output else run_dir / "restored"
+    refuse_model_settings(config, [config.checkpoint])
     source = Path(config.input).expanduser()
     jobs, clashes = plan_jobs(source, output, config.format)
     others = left_alone(source, output)  # before the outputs lie there
@@ -49,7 +50,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     loaded: list[Restorer] = []
 
     def load() -> Restorer:
-        loaded.append(load_restorer(config))
+        loaded.append(load_restorer(config, config.checkpoint))
         return loaded[0]
 
     with FileProgress(total=len(jobs), label="restoring", console=console) as progress:
@@ -63,22 +64,14 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     return figures
 
 
-def load_restorer(config: DictConfig) -> Restorer:
-    """Return the restorer of ``config.checkpoint`` with the options of ``config.restorer``."""
-    return instantiate(config.restorer)(config.checkpoint, settings=_model(config))
-
-
-def _model(config: DictConfig) -> dict[str, Any]:
-    """Return the groups that a checkpoint without a configuration (``osediff.pkl``) is loaded by, as plain data."""
-    return {group: OmegaConf.to_container(config[group], resolve=True) for group in ("backbone", "generator", "prompt")}
-
-
 def _settings(config: DictConfig) -> str:
     """Return the fingerprint of what decides, besides the photo, how an output looks."""
     options: Any = OmegaConf.to_container(config.restorer, resolve=True)
     decisive = {key: value for key, value in options.items() if key not in _DECIDES_NOTHING}
     checkpoint = checkpoint_identity(checkpoint_path(config.checkpoint))
-    return fingerprint(decisive, _model(config), {"upscale": config.upscale, "version": __version__}, checkpoint)
+    return fingerprint(
+        decisive, model_settings(config), {"upscale": config.upscale, "version": __version__}, checkpoint, *prompt_identity(config)
+    )
 
 
 def _figures(config: DictConfig, outcome: Outcome, output: Path) -> Figures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ def earlier_runs(config: DictConfig, run_dir: Path | None) -> dict[str, str]:
     return found
 
 
-def earlier_generators(runs: Mapping[str, str], backbone: Backbone) -> dict[str, Generator]:
-    """Return the generators of :func:`earlier_runs`, frozen, on ``backbone``.
+def earlier_generators(runs: Mapping[str, str], backbone: Backbone, *, packages: Sequence[str] = ()) -> dict[str, Generator]:
+    """Return the generators of :func:`earlier_runs`, frozen, on ``backbone``; ``packages`` of others are those that may bring them.
 
     Raises:
         UserError: a run was trained on another backbone, or cannot be read.
@@ -51,7 +51,7 @@ def earlier_generators(runs: Mapping[str, str], backbone: Backbone) -> dict[str,
     for name, where in runs.items():
         log.info("method.needs.%s: %s", name, where)
         try:
-            found[name] = load_checkpoint(where, backbone=backbone).generator.requires_grad_(False).eval()
+            found[name] = load_checkpoint(where, backbone=backbone, packages=packages).generator.requires_grad_(False).eval()
         except UserError as error:
             raise UserError(f"method.needs.{name}={where}: {error}") from error
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -30,6 +31,7 @@ from osediff_exp.module.scores import with_figure
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
 from osediff_exp.tasks.costs import restoring_macs
+from osediff_exp.tasks.loading import own_packages
 from osediff_exp.tasks.methods import build_method
 from osediff_exp.tasks.precision import with_precision
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
@@ -53,7 +55,8 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     module = build_module(config, backbone, run_dir)
     module.prompts.extractor.expect(*data.named_files())
     if config.init is not None and start.checkpoint is None:
-        start_from(config.init, module.generator, backbone, OmegaConf.to_container(config.generator, resolve=True))  # type: ignore[arg-type]
+        generator: Any = OmegaConf.to_container(config.generator, resolve=True)
+        start_from(config.init, module.generator, backbone, generator, packages=own_packages(config))
     stop, clock = StopAfterStep(), TrainingTime(before=start.seconds)
     budget = TimeBudget(minutes=config.trainer.get("budget_minutes"), before=start.step_seconds)
     trainer = build_trainer(config, run_dir, start, more=[budget, stop, clock])  # a checkpoint that stop writes holds the step it ends with

@@ -10,7 +10,7 @@ import torch
 from checkpoint_parts import Train
 from tiny_parts import wake_lora
 
-from osediff_exp.checkpoints.base import Loaded, assemble
+from osediff_exp.checkpoints.base import Call, Loaded, assemble
 from osediff_exp.checkpoints.build import build_generator
 from osediff_exp.checkpoints.fitting import trained_tensors
 from osediff_exp.models.backbone import Backbone
@@ -43,6 +43,6 @@ def train(settings: dict[str, Any], backbone: Backbone) -> Train:
         generator = build_generator(config, backbone)
         wake_lora(generator)
         tensors = {name: parameter.detach() + 0.01 * torch.randn_like(parameter) for name, parameter in trained_tensors(generator).items()}
-        return assemble(config, tensors, trained_on=None, backbone=backbone, sources=None, steps=7, format="osediff_exp")
+        return assemble(config, tensors, trained_on=None, call=Call(backbone=backbone), steps=7, format="osediff_exp")
 
     return trained

@@ -15,7 +15,7 @@ from tiny_parts import make_data, make_module, make_trainer, random_backbone, tr
 import osediff_exp
 from osediff_exp.callbacks.checkpoint import LastCheckpoint
 from osediff_exp.callbacks.ema import GeneratorEMA
-from osediff_exp.checkpoints.base import Loaded, assemble
+from osediff_exp.checkpoints.base import Call, Loaded, assemble
 from osediff_exp.checkpoints.build import build_backbone, build_generator, prompts_maker
 from osediff_exp.checkpoints.fitting import fill, trained_tensors
 from osediff_exp.checkpoints.loading import load_checkpoint
@@ -208,7 +208,8 @@ def test_other_files_are_one_clear_line(tmp_path: Path) -> None:
 )
 def test_only_this_packages_generators_are_built(settings: dict[str, Any], backbone: Backbone, target: str) -> None:
     config = settings | {"generator": {"_target_": target, "timestep": 250}}
-    with pytest.raises(UserError, match=r"generator\._target_=.* is refused: it is no Generator"):
+    why = "it is no Generator" if target.startswith(("osediff_exp.", "OneStep")) else rf"it is of the package '{target.partition('.')[0]}'"
+    with pytest.raises(UserError, match=rf"generator\._target_={target} is refused: {why}"):
         build_generator(config, backbone)
 
 
@@ -216,7 +217,7 @@ def test_weights_are_taken_without_the_files_of_the_run_s_prompts(backbone: Back
     """Exporting them, or starting from them, asks for no prompt: the sidecar may be gone, or on another machine."""
     config = settings | {"prompt": {"extractor": {"_target_": "osediff_exp.data.sidecar.SidecarPrompt", "file": "gone.csv"}}}
     own = build_generator(config, backbone).own_tensors()
-    loaded = assemble(config, own, trained_on=None, backbone=backbone, sources=None, steps=0, format="osediff_exp")
+    loaded = assemble(config, own, trained_on=None, call=Call(backbone=backbone), steps=0, format="osediff_exp")
     assert loaded.record("weights")["config"]["prompt"] == config["prompt"]
     with pytest.raises(UserError, match=r"prompt\.file=gone\.csv"):
         _ = loaded.prompts
@@ -235,4 +236,18 @@ def test_other_targets_are_refused_too(settings: dict[str, Any], backbone: Backb
         build_generator({}, backbone)
     unknown = settings | {"generator": settings["generator"] | {"colour": 1}}
     with pytest.raises(UserError, match="generator does not fit this version.*colour"):
-        assemble(unknown, {}, trained_on=None, backbone=backbone, sources=None, steps=0, format="osediff_exp")
+        assemble(unknown, {}, trained_on=None, call=Call(backbone=backbone), steps=0, format="osediff_exp")
+
+
+def test_other_prompts_take_the_place_of_the_checkpoint_s(settings: dict[str, Any], backbone: Backbone) -> None:
+    own = build_generator(settings, backbone).own_tensors()
+
+    def loaded(prompt: dict[str, Any], config: dict[str, Any] = settings) -> Loaded:
+        return assemble(config, own, trained_on=None, call=Call(backbone=backbone, prompt=prompt), steps=0, format="osediff_exp")
+
+    empty = {"extractor": {"_target_": "osediff_exp.models.prompts.FixedPrompt", "prompt": ""}}
+    assert loaded(empty).prompts(torch.zeros(1, 3, 4, 4), ["x"]) == [""]
+    assert loaded(empty).record("weights")["config"]["prompt"] == empty, "an export restores with them"
+    attends = settings | {"generator": settings["generator"] | {"image_embeds_shape": [50, 1280]}}
+    with pytest.raises(UserError, match=r"image features of shape \[50, 1280\], and these prompts give none: choose the source"):
+        loaded(empty, attends)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tiny_parts import make_data, make_module, make_trainer
 from torch import Tensor
 
-from osediff_exp.checkpoints.build import build_prompts
+from osediff_exp.checkpoints.build import prompts_maker
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.prompts import FixedPrompt, TaggedPrompt, with_words
@@ -66,7 +66,7 @@ def test_values_out_of_range_are_the_users(settings: dict[str, float], key: str)
 def test_a_checkpoint_builds_the_extractor_that_the_configuration_names() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         prompt = OmegaConf.to_container(compose("config", ["prompt=tagged", "prompt.extractor.max_tags=2"]).prompt, resolve=True)
-    extractor = build_prompts({"prompt": prompt})
+    extractor = prompts_maker({"prompt": prompt})()
     assert isinstance(extractor, ImageNetPrompt)
     assert isinstance(prompt, dict)
     assert (extractor.prompt, extractor.max_tags, extractor.threshold) == (prompt["positive"], 2, 0.1)

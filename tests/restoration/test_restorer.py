@@ -263,6 +263,19 @@ def test_the_colour_fix_is_the_methods_or_else_the_backbones(
     assert Restorer.from_checkpoint(folder, backbone=backbone, device="cpu", color_fix="none").color_fix == "none"
 
 
+def test_what_is_no_picture_is_one_line(backbone: Backbone) -> None:
+    made = restorer(backbone, Cleaning())
+    for image, line in (
+        (torch.full((1, 3, 4, 4), torch.nan), r"^image: not finite \(NaN or infinity in it\): give pictures in \[0, 1\]$"),
+        (torch.full((1, 3, 4, 4), torch.inf), "^image: not finite"),
+        (torch.tensor(0.5), r"^expected pictures \(B, 3, H, W\) in \[0, 1\], floating point; got \(\)"),
+        (np.zeros((4, 4, 3), dtype=np.uint8), r"of type ndarray: give a Pillow image .*, or a tensor \(B, 3, H, W\) in \[0, 1\]$"),
+        ("photo.png", "^image cannot be restored: it is of type str: give a Pillow image"),
+    ):
+        with pytest.raises(UserError, match=line):
+            made.restore(image)  # type: ignore[call-overload]
+
+
 def test_the_examples_of_the_documentation_run(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)

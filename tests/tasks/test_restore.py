@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -25,7 +27,8 @@ from osediff_exp.restoration.jobs import plan_jobs
 from osediff_exp.restoration.picture_files import read_picture, write_picture
 from osediff_exp.restoration.pictures import Picture
 from osediff_exp.restoration.restorer import Restorer
-from osediff_exp.tasks import restore
+from osediff_exp.tasks import evaluate, export, restore
+from osediff_exp.tasks.loading import refuse_model_settings
 
 if TYPE_CHECKING:
     from osediff_exp.models.backbone import Backbone
@@ -48,7 +51,17 @@ def load_once(loaded: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lend the loaded parts: every run would load them again."""
 
     def lent(
-        cls: type[Restorer], path: str, *, settings: Any, average: bool, sources: Any, min_side: int | None, color_fix: Any, **options: Any
+        cls: type[Restorer],
+        path: str,
+        *,
+        settings: Any,
+        packages: Any,
+        prompt: Any,
+        average: bool,
+        sources: Any,
+        min_side: int | None,
+        color_fix: Any,
+        **options: Any,
     ) -> Restorer:
         parts = {"backbone": loaded.backbone, "generator": loaded.generator, "prompts": loaded.prompts}
         return cls(**parts, min_side=min_side or 0, color_fix=color_fix or "adain", **options)
@@ -155,6 +168,69 @@ def test_a_second_run_does_only_what_changed(checkpoint: Path, photos: Path) -> 
     os.utime(checkpoint / "checkpoints" / "last.ckpt", ns=(0, 0))  # trained on
     assert counts(run(checkpoint, photos)) == (4, 0, 0)
     assert counts(run(checkpoint, photos)) == (0, 4, 0)
+
+
+# ---- what describes the model: the checkpoint's, but for prompts that were typed
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, checkpoint: Path | str, source: Path, *overrides: str, task: str = "restore") -> DictConfig:
+    """Return the configuration of a command with ``overrides``, which Hydra then knows as typed."""
+    given = [f"task={task}", f"checkpoint={checkpoint}", *overrides]
+    given += [f"input={source}", f"output={source.parent / 'out'}", "upscale=2", "restorer.device=cpu"] if task == "restore" else []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", given, return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
+    return config
+
+
+def test_typed_prompts_take_the_place_of_the_checkpoint_s(checkpoint: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # load the checkpoint in earnest
+    (tags := photos.parent / "tags.csv").write_text("name,tags\none,cat\n")
+    source = photos / "one.png"
+
+    def restored(*overrides: str) -> tuple[int, bytes]:
+        figures = restore.run(typed(monkeypatch, checkpoint, source, *overrides), photos)
+        return figures["num_images"], (photos / "out" / "one.png").read_bytes()
+
+    (_, own), (_, none) = restored(), restored("prompt=none")
+    assert own != none
+    assert restored("prompt=none") == (0, none), "finished before"
+    assert restored("prompt.positive=''") == (1, none), "of other settings, and the same words"
+    assert restored("prompt.positive='sharp photo'") == (1, own), "the words of the checkpoint"
+    assert restored("restorer.seed=0", "prompt.words=none") == (1, none)
+    assert restored() == (1, own)
+    of_a_cat = restored("prompt=sidecar", f"prompt.file={tags}")
+    assert of_a_cat[0] == 1
+    assert of_a_cat[1] not in (own, none)
+    tags.write_text("name,tags\none,dogs\n")
+    assert restored("prompt=sidecar", f"prompt.file={tags}")[0] == 1, "the words in the file have changed"
+
+
+@pytest.mark.parametrize("task", ["restore", "evaluate", "export"])
+def test_typed_settings_of_the_model_are_refused(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    run_task = {"restore": restore.run, "evaluate": evaluate.run, "export": export.run}[task]
+    given = ["format=weights", f"output={tmp_path / 'x'}"] if task == "export" else []
+    option = "sources" if task == "export" else "restorer.sources"
+    for name, setting, remedy in (
+        (checkpoint, "generator.timestep=5", "leave it out"),
+        ("embedded", "backbone=sd21", "leave it out"),
+        (checkpoint, "backbone.loader.sources=[x]", f"use {option}"),
+    ):
+        config = typed(monkeypatch, name, photos, *given, setting, task=task)
+        monkeypatch.setattr(Restorer, "from_checkpoint", None)  # nothing is loaded
+        with pytest.raises(UserError) as caught:
+            run_task(config, tmp_path)
+        assert str(caught.value).startswith(f"{setting} would change nothing: ")
+        assert str(caught.value).endswith(f"carries the configuration of its training: {remedy}")
+
+
+def test_osediff_pkl_is_what_the_command_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"state_dict_unet": {}}, tmp_path / "osediff.pkl")
+    config = typed(monkeypatch, tmp_path / "osediff.pkl", tmp_path / "x", "backbone=sd21", "generator.timestep=5")
+    refuse_model_settings(config, [tmp_path / "osediff.pkl"])
+    refuse_model_settings(config, [tmp_path / "osediff.pkl", "embedded"])  # the first of them is meant
 
 
 def test_one_stem_in_two_formats_gives_two_outputs(checkpoint: Path, tmp_path: Path) -> None:
