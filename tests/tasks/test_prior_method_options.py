@@ -22,6 +22,7 @@ SMALL = ["generator.channels=4", "generator.growth=2", "generator.blocks=1"]
 
 
 def test_diffbir_s_stages_in_order(backbone: Backbone, backbone_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
     whole, cleaning = (configuration(backbone_folder, "method=diffbir", *stage, *SMALL) for stage in ([], ["method.stage=cleaning"]))
     with pytest.raises(UserError, match=r"method=diffbir needs .* method=diffbir method\.stage=cleaning: give method\.needs\.cleaning=RUN"):
         build_method(whole, backbone, tmp_path / "1_diffbir")
@@ -35,6 +36,7 @@ def test_diffbir_s_stages_in_order(backbone: Backbone, backbone_folder: Path, tm
 
 
 def test_stablesr_s_stages_in_order(backbone: Backbone, backbone_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
     fusion = configuration(backbone_folder, "method=stablesr", "method.stage=cfw")
     with pytest.raises(UserError, match=r"method=stablesr needs a finished run of method=stablesr: give method\.needs\.diffusion=RUN"):
         build_method(fusion, backbone, tmp_path / "1_cfw")
