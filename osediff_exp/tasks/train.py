@@ -52,6 +52,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     config = with_precision(config, backbone)
     data = build_data(config, run_dir)
     data.setup("fit")  # photos are checked before anything is built
+    needs = {f"needs_{name}": run for name, run in earlier_runs(config, run_dir).items()}  # before other arms of the sweep end
     module = build_module(config, backbone, run_dir)
     module.prompts.extractor.expect(*data.named_files())
     if config.init is not None and start.checkpoint is None:
@@ -74,7 +75,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
         result = figures(module, data) | restoring_macs(config, backbone, **steps)
         result |= {"method": config.method.name, "init": config.init, "train_seconds": clock.seconds, "train_seconds_before": clock.before}
         result["step_seconds"] = budget.seconds
-        result |= {f"needs_{name}": run for name, run in earlier_runs(config, run_dir).items()}
+        result |= needs
         for logger in trainer.loggers:
             logger.finalize("success")
             if isinstance(logger, WandbRun):

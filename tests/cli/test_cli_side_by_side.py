@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from osediff_exp.cli.arguments import parse_arguments
-from osediff_exp.cli.preflight import make_plan
+from osediff_exp.cli.preflight import Plan, make_plan
 from osediff_exp.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
-def plan(tmp_path: Path, *arguments: str) -> None:
-    make_plan(CONF, parse_arguments([*arguments, f"hydra.sweep.dir={tmp_path}/sweep"]))
+def plan(tmp_path: Path, *arguments: str) -> Plan:
+    return make_plan(CONF, parse_arguments([*arguments, f"hydra.sweep.dir={tmp_path}/sweep"]))
 
 
 @pytest.fixture
@@ -54,4 +54,6 @@ def test_a_weight_weighs_something(tmp_path: Path, arguments: tuple[str, ...], m
 
 
 def test_a_weight_may_be_one_arms_alone(tmp_path: Path) -> None:
-    plan(tmp_path, "-m", "lambda2=3", "loss/terms=[mse],[mse,vsd]")
+    arms = plan(tmp_path, "-m", "lambda2=3", "loss/terms=[mse],[mse,vsd]").arms
+    assert [sorted(arm.loss.terms) for arm in arms] == [["mse"], ["mse", "vsd"]]
+    assert arms[1].loss.terms.vsd.weight == 3 * arms[1].backbone.recipe.lambda2_scale

@@ -28,7 +28,7 @@ from osediff_exp.restoration.picture_files import read_picture, write_picture
 from osediff_exp.restoration.pictures import Picture
 from osediff_exp.restoration.restorer import Restorer
 from osediff_exp.tasks import evaluate, export, restore
-from osediff_exp.tasks.loading import refuse_model_settings
+from osediff_exp.tasks.loading import model_settings, refuse_model_settings
 
 if TYPE_CHECKING:
     from osediff_exp.models.backbone import Backbone
@@ -231,6 +231,9 @@ def test_osediff_pkl_is_what_the_command_says(tmp_path: Path, monkeypatch: pytes
     config = typed(monkeypatch, tmp_path / "osediff.pkl", tmp_path / "x", "backbone=sd21", "generator.timestep=5")
     refuse_model_settings(config, [tmp_path / "osediff.pkl"])
     refuse_model_settings(config, [tmp_path / "osediff.pkl", "embedded"])  # the first of them is meant
+    assert model_settings(config)["generator"]["timestep"] == 5
+    with pytest.raises(UserError, match="backbone=sd21 would change nothing: embedded carries"):
+        refuse_model_settings(config, ["embedded"])
 
 
 def test_one_stem_in_two_formats_gives_two_outputs(checkpoint: Path, tmp_path: Path) -> None:
