@@ -85,9 +85,14 @@ class PerceptualDistance(nn.Module):
 
 
 class BlurDownsample(nn.Module):
-    """Low-pass filter (1, 2, 1) x (1, 2, 1) / 16 on a mirrored border of 2 px, then every second pixel: H -> (H + 1) // 2 + 1."""
+    """Low-pass filter (1, 2, 1) x (1, 2, 1) / 16 on a mirrored border of 2 px, then every second pixel: H -> (H + 1) // 2 + 1.
+
+    Attributes:
+        single_precision: compute in float32 under autocast too: on a CPU the backward pass of a bf16 filter by channels is the slower one.
+    """
 
     filt: Tensor
+    single_precision = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,6 +100,12 @@ class BlurDownsample(nn.Module):
         self.register_buffer("filt", torch.outer(taps, taps).expand(channels, 1, 3, 3).clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.single_precision and x.dtype != torch.float32:
+            with torch.autocast(x.device.type, enabled=False):
+                return self._blurred(x.float()).to(x.dtype)
+        return self._blurred(x)
+
+    def _blurred(self, x: Tensor) -> Tensor:
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self.filt, stride=2, groups=x.shape[1])
 
 

@@ -6,17 +6,14 @@ Untiled, a place attends to the whole picture. A tile alone sees only itself, an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-Attend = Callable[[Attention, Tensor, Tensor, Tensor], Tensor]
-"""``attend(layer, q, k, v)`` for (B, n, C) each returns (B, n, C)."""
+from osediff_exp.models.attending import Attend, Attending, dot_product_attention
 
 
 class SharedAttention:
@@ -48,7 +45,7 @@ class SharedAttention:
             logits = torch.zeros(num_own + num_shared, dtype=q.dtype, device=q.device)
             logits[num_own:] = math.log(w)
             k, v = (torch.cat([own, shared.expand(len(own), -1, -1)], dim=1) for own, shared in ((k, keys), (v, values)))
-            return _attention(layer, q, k, v, logits[None, None, None])
+            return dot_product_attention(layer, q, k, v, logits[None, None, None])
 
         with self._attending(attend):
             yield
@@ -57,38 +54,15 @@ class SharedAttention:
         shape = q.shape
         q, k, v = (x.flatten(0, 1)[None] for x in (q, k, v))
         self.context[layer] = k, v
-        return _attention(layer, q, k, v, None).view(shape)
+        return dot_product_attention(layer, q, k, v).view(shape)
 
     @contextmanager
     def _attending(self, attend: Attend) -> Iterator[None]:
         before = [layer.processor for layer in self.layers]
         for layer in self.layers:
-            layer.processor = _Processor(attend)
+            layer.processor = Attending(attend)
         try:
             yield
         finally:
             for layer, processor in zip(self.layers, before, strict=True):
                 layer.processor = processor
-
-
-class _Processor:
-    """diffusers' seam for attention: layers of transformer blocks, and those on maps (B, C, h, w) with a norm and a residual."""
-
-    def __init__(self, attend: Attend) -> None:
-        self.attend = attend
-
-    def __call__(self, layer: Attention, hidden_states: Tensor, *args: Any, temb: Tensor | None = None, **kwargs: Any) -> Tensor:
-        # temb: diffusers warns where a processor does not name what a block hands on; attentions on maps ignore it.
-        x = hidden_states.flatten(2).transpose(1, 2) if hidden_states.ndim == 4 else hidden_states
-        if layer.group_norm is not None:
-            x = layer.group_norm(x.transpose(1, 2)).transpose(1, 2)
-        q, k, v = layer.to_q(x), layer.to_k(x), layer.to_v(x)
-        output = layer.to_out[1](layer.to_out[0](self.attend(layer, q, k, v)))
-        if hidden_states.ndim == 4:
-            output = output.transpose(1, 2).unflatten(2, hidden_states.shape[-2:])
-        return (output + hidden_states if layer.residual_connection else output) / layer.rescale_output_factor
-
-
-def _attention(layer: Attention, q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None) -> Tensor:
-    q, k, v = (x.unflatten(2, (layer.heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=logits, scale=layer.scale).transpose(1, 2).flatten(2)

@@ -302,7 +302,7 @@ class RestorationModule(pl.LightningModule):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return what the method saves: the frozen weights are the backbone's."""
-        return {name: parameter.detach() for name, parameter in self.method.saved().items()}
+        return {name: parameter.detach().contiguous() for name, parameter in self.method.saved().items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = False, assign: bool = False) -> Any:
         """Copy what :meth:`state_dict` returned; that it fits was checked before."""

@@ -22,6 +22,9 @@ class Trained:
     optimizer: LightningOptimizer
 
 
+_KERNEL = frozenset({"fused", "foreach", "capturable"})
+
+
 def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
     """Return the settings (lr, betas, weight_decay, ...) of each of the optimizer's groups of parameters."""
     return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
@@ -30,10 +33,11 @@ def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
 def configure_again(optimizer: Optimizer, settings: Sequence[dict[str, Any]]) -> None:
     """Give the optimizer's groups their ``settings`` back: loading a checkpoint has set those of the training that wrote it.
 
-    Its moments stay: a resumed training goes on from them with what is configured now.
+    Its moments stay: a resumed training goes on from them with what is configured now. How a step is computed stays the checkpoint's too:
+    the moments lie where that kernel wants them.
     """
     for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(own)
+        group.update({key: value for key, value in own.items() if key not in _KERNEL})
 
 
 def all_finite_norms(norms: Tensor) -> bool:

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.cpu_bf16 import suit_cpu_bf16
 from osediff_exp.runtime import has_bf16_instructions
 
 AUTO, SINGLE, MIXED = "auto", "32-true", "bf16-mixed"
@@ -46,6 +49,12 @@ def autocast(config: DictConfig) -> Callable[[], AbstractContextManager[Any]]:
     if precision not in CPU_PRECISIONS:
         raise UserError(f"trainer.precision={precision} is not for a CPU: use {SINGLE}, {MIXED} or {AUTO}")
     return nullcontext
+
+
+def suit_networks(trainer: pl.Trainer, *networks: nn.Module) -> None:
+    """Make ``networks`` fast where ``trainer`` computes in bf16 on a CPU; elsewhere leave them."""
+    if trainer.precision == MIXED and trainer.strategy.root_device.type == "cpu":
+        suit_cpu_bf16(*networks)
 
 
 def _chosen(config: DictConfig, backbone: Backbone) -> str:

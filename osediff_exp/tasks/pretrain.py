@@ -39,6 +39,7 @@ from osediff_exp.pretraining.tokenizer import holds_tokenizer
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.runtime import prepare_process, quiet_libraries
 from osediff_exp.tasks.dape import DAPE, dape_module, save_dape
+from osediff_exp.tasks.precision import suit_networks
 from osediff_exp.tasks.ranks import after_rank_zero, finish_distributed, leave_process_group, ranks_watched
 from osediff_exp.tasks.resuming import checkpoint_to_resume
 
@@ -213,6 +214,7 @@ def _fit(
         enable_model_summary=False,
         enable_progress_bar=False,
     )
+    suit_networks(trainer, module)
     data.setup("fit")
     check_validation_share(len(data.val_pairs), trainer.world_size)  # type: ignore[arg-type]
     resume = checkpoint_to_resume(config, run_dir, steps="global_step")

@@ -33,7 +33,7 @@ from osediff_exp.tasks.arm import this_arm
 from osediff_exp.tasks.costs import restoring_macs
 from osediff_exp.tasks.loading import own_packages
 from osediff_exp.tasks.methods import build_method
-from osediff_exp.tasks.precision import with_precision
+from osediff_exp.tasks.precision import suit_networks, with_precision
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
 from osediff_exp.tasks.ranks import finish_distributed, leave_process_group, ranks_watched
 from osediff_exp.tasks.resuming import Start, start_of
@@ -61,6 +61,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     stop, clock = StopAfterStep(), TrainingTime(before=start.seconds)
     budget = TimeBudget(minutes=config.trainer.get("budget_minutes"), before=start.step_seconds)
     trainer = build_trainer(config, run_dir, start, more=[budget, stop, clock])  # a checkpoint that stop writes holds the step it ends with
+    suit_networks(trainer, backbone.unet, backbone.vae, module.method)
     with closed_as_failed(trainer.loggers):
         finished = start.steps >= config.trainer.max_steps or budget.spent
         if not finished:

@@ -1,12 +1,15 @@
-"""Without gradients a LoRA layer adds its weights first: the same values, and the plain way wherever it must be kept."""
+"""Where it is cheaper a LoRA layer adds its weights first: the same values, and the plain way wherever it must be kept."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from tiny_parts import make_generator, wake_lora
 from torch import Tensor, nn
 
+from osediff_exp.models import lora_layers
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator import OneStepGenerator
 from osediff_exp.models.lora import add_lora
@@ -49,21 +52,65 @@ def test_the_values_are_pefts(pair: Pair, side: int) -> None:
     assert torch.equal(merged, plain) == (side == 2)  # so few places are cheaper the plain way
 
 
-def test_gradients_half_precision_and_switched_off_adapters_are_left_to_peft(pair: Pair) -> None:
+def test_gradients_in_full_precision_and_switched_off_adapters_are_left_to_peft(pair: Pair) -> None:
     x = torch.randn(2, 6, 16, 16, dtype=torch.float64)
     with plain_lora():
         expected = pair(x)
     assert torch.equal(pair(x), expected)
-    half = pair.to(torch.float32)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        seen = half(x.float())
-        with plain_lora():
-            assert torch.equal(seen, half(x.float()))
+    single = pair.to(torch.float32)
     with torch.no_grad():
         for layer in (pair.conv1, pair.to_q):
             layer.enable_adapters(False)  # type: ignore[operator]
-        base = half.conv1.base_layer(x.float())  # type: ignore[operator, union-attr]
-        assert torch.equal(half(x.float()), half.to_q.base_layer(base.permute(0, 2, 3, 1)))  # type: ignore[operator, union-attr]
+        base = single.conv1.base_layer(x.float())  # type: ignore[operator, union-attr]
+        assert torch.equal(single(x.float()), single.to_q.base_layer(base.permute(0, 2, 3, 1)))  # type: ignore[operator, union-attr]
+
+
+def mixed_pass(network: nn.Module, x: Tensor) -> list[Tensor]:
+    """Return the output under bf16 autocast and its gradients."""
+    network.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = network(x)
+    output.float().square().sum().backward()
+    return [output.detach().float(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
+
+
+def apart(found: list[Tensor], expected: list[Tensor]) -> float:
+    return max(float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("small", [0, 1000], ids=["added", "merged"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_mixed_precision_is_as_near_to_full_as_pefts(
+    pair: Pair, small: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lora_layers, "SMALL", small)
+    network = pair.to(torch.float32)
+    x = torch.randn(4, 6, 16, 16)
+    full = network(x)
+    full.square().sum().backward()
+    expected = [full.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
+    with plain_lora():
+        pefts = mixed_pass(network, x)
+    found = mixed_pass(network.to(memory_format=layout), x)  # type: ignore[call-overload]
+    assert len(found) == len(expected) == 5
+    assert 0 < apart(found, expected) < 1.5 * apart(pefts, expected) + 1e-3
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert apart([network(x).float()], expected[:1]) < 2**-7
+
+
+def test_an_update_below_what_bf16_resolves_is_right_on_average() -> None:
+    torch.manual_seed(0)
+    network = nn.ModuleDict({"to_q": nn.Linear(64, 64, bias=False)}).requires_grad_(False)
+    add_lora(network, {"default": ["to_q"]}, rank=8, alpha="rank", lora_alpha=8)
+    layer: Any = network["to_q"]
+    layer.lora_B["default"].weight.data.normal_(std=1e-4)
+    x = torch.randn(256, 64)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        weight = layer._merged(x, "default", 256).float()
+    update = layer.get_delta_weight("default").detach()
+    assert update.abs().median() < layer.base_layer.weight.abs().median() * 2**-10
+    moved = weight - layer.base_layer.weight.bfloat16().float()
+    assert float((moved * update).sum() / update.square().sum()) == pytest.approx(1, abs=0.25)
 
 
 def test_a_weight_that_changes_is_seen_at_once(pair: Pair) -> None:

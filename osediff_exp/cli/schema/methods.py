@@ -58,6 +58,7 @@ RULES: dict[str, Rule] = {
     "method.training.**optimizer.betas": several(number(0.0, 1.0, open=")"), 2, 2),
     "method.training.**optimizer.weight_decay": number(0.0, 1e3),
     "method.training.**optimizer.eps": number(0.0, 1.0, open="("),
+    "method.training.**optimizer.fused": flag(),
     "method.training.*": group(),
     # how it restores, beside the restorer's other options
     "restorer.steps": whole(1, 1000, null=True),

@@ -111,10 +111,12 @@ RULES: dict[str, Rule] = {
     "optimizer.betas": several(number(0.0, 1.0, open=")"), 2, 2),
     "optimizer.weight_decay": number(0.0, 1e3),
     "optimizer.eps": number(0.0, 1.0, open="("),
+    "optimizer.fused": flag(),
     "loss.terms.*.optimizer.lr": RATE,
     "loss.terms.*.optimizer.betas": several(number(0.0, 1.0, open=")"), 2, 2),
     "loss.terms.*.optimizer.weight_decay": number(0.0, 1e3),
     "loss.terms.*.optimizer.eps": number(0.0, 1.0, open="("),
+    "loss.terms.*.optimizer.fused": flag(),
     # callbacks and loggers
     "callbacks.progress.label": text(null=True),
     "callbacks.progress.seconds_between_lines": number(0.0),

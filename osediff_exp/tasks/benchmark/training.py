@@ -16,11 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from osediff_exp.errors import UserError
 from osediff_exp.methods.osediff import OSEDiff
 from osediff_exp.models.backbone import Backbone
+from osediff_exp.models.cpu_bf16 import suit_cpu_bf16
 from osediff_exp.runtime import peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_side
 from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep, StepInputs, random_inputs
 from osediff_exp.tasks.methods import build_method
-from osediff_exp.tasks.precision import CPU_PRECISIONS, autocast, with_precision
+from osediff_exp.tasks.precision import CPU_PRECISIONS, MIXED, autocast, with_precision
 from osediff_exp.tasks.train import build_data
 
 Way = Literal["plain", "ours"]
@@ -81,6 +82,8 @@ def _parts(config: DictConfig, run_dir: Path) -> tuple[Backbone, OSEDiff]:
 def _step(way: Way, config: DictConfig, method: OSEDiff, backbone: Backbone) -> OurStep | PlainStep:
     if way == "plain":  # in float32, as released
         return PlainStep(method, backbone, clip_norm=config.trainer.clip_norm)
+    if config.trainer.precision == MIXED:
+        suit_cpu_bf16(backbone.unet, backbone.vae, method)
     return OurStep(method, backbone, clip_norm=config.trainer.clip_norm, precision=autocast(config))
 
 

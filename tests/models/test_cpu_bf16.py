@@ -1,0 +1,120 @@
+"""Networks made fast for a CPU's bf16 are the same networks: the same values in float32, and under bf16 as near to them as before."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_parts import make_generator, make_terms, wake_lora
+from torch import Tensor, nn
+
+from osediff_exp.methods.base import Parts
+from osediff_exp.methods.osediff import OSEDiff
+from osediff_exp.models.attending import Attending
+from osediff_exp.models.backbone import Backbone, load_backbone
+from osediff_exp.models.cpu_bf16 import PlanarGroupNorm, suit_cpu_bf16
+from osediff_exp.models.lora_layers import plain_lora
+from osediff_exp.models.perceptual import BlurDownsample, st_lpips_distance
+from osediff_exp.tasks.benchmark.steps import OurStep, StepInputs
+
+SGD = partial(torch.optim.SGD, lr=0.05)
+
+
+@pytest.fixture
+def own_backbone(backbone_folder: Path) -> Backbone:
+    """One that may be changed."""
+    return load_backbone(sources=[str(backbone_folder)])
+
+
+def make_method(backbone: Backbone) -> OSEDiff:
+    generator = make_generator(backbone)
+    made = OSEDiff(Parts(backbone=backbone, generator=generator, terms=make_terms(backbone)), optimizer=SGD)
+    wake_lora(made)
+    return made
+
+
+def inputs() -> StepInputs:
+    torch.manual_seed(3)
+    lq, hq = (torch.rand(2, 3, 32, 32) * 2 - 1 for _ in range(2))
+    return StepInputs(lq=lq, hq=hq, prompts=["sharp photo"] * 2, negative_prompt="blurry drawing", seed=7, indices=[4, 9])
+
+
+def gradients(method: OSEDiff, backbone: Backbone, *, mixed: bool) -> Tensor:
+    method.zero_grad()
+    shares = method.shares(inputs().batch(0, backbone.encode_prompts))
+    while True:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            share = next(shares, None)
+        if share is None:
+            return torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
+        share.loss.backward()
+
+
+def test_a_steps_gradients_are_those_of_float32_and_under_bf16_no_further_from_them_than_before(own_backbone: Backbone) -> None:
+    method = make_method(own_backbone)
+    full = gradients(method, own_backbone, mixed=False)
+    with plain_lora():
+        before = gradients(method, own_backbone, mixed=True)
+    suit_cpu_bf16(own_backbone.unet, own_backbone.vae, method)
+    assert float((gradients(method, own_backbone, mixed=False) - full).norm() / full.norm()) < 1e-4
+    apart, then = (float((g - full).norm() / full.norm()) for g in (gradients(method, own_backbone, mixed=True), before))
+    assert 0 < apart < 1.5 * then
+
+
+def test_the_curve_under_bf16_is_the_one_of_before_within_its_rounding(backbone: Backbone, own_backbone: Backbone) -> None:
+    bf16 = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    plain, suited = make_method(backbone), make_method(own_backbone)
+    suit_cpu_bf16(own_backbone.unet, own_backbone.vae, suited)
+    before, after = (OurStep(method, backbone, clip_norm=1.0, precision=bf16) for method in (plain, suited))
+    for step in range(3):
+        with plain_lora():
+            expected = before(inputs(), step)
+        got = after(inputs(), step)
+        for name, loss in expected.items():
+            assert float(got[name].mean()) == pytest.approx(float(loss.mean()), rel=0.02, nan_ok=True), (step, name)
+
+
+def test_views_share_their_frozen_weights_as_before(own_backbone: Backbone) -> None:
+    method = make_method(own_backbone)
+    suit_cpu_bf16(own_backbone.unet, own_backbone.vae, method)
+    shared = {p.data_ptr() for p in own_backbone.unet.parameters()}
+    for network in (method.generator.unet, method.terms["vsd"].prior, method.terms["vsd"].score):  # type: ignore[union-attr]
+        assert isinstance(network, nn.Module)
+        frozen = [p for p in network.parameters() if not p.requires_grad]
+        assert frozen
+        assert all(p.data_ptr() in shared for p in frozen)
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.GroupNorm)]
+        assert all(isinstance(layer, PlanarGroupNorm) for layer in norms)
+        assert all(isinstance(processor, Attending) for processor in network.attn_processors.values())  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 4, 6), (1, 8, 1, 1), (2, 8, 5)])
+def test_a_planar_group_norm_is_a_group_norm(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    norm, x = nn.GroupNorm(4, 8), torch.randn(shape)
+    planar = nn.GroupNorm(4, 8)
+    planar.load_state_dict(norm.state_dict())
+    planar.__class__ = PlanarGroupNorm
+    if x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(planar(x), norm(x), atol=1e-6)
+    assert planar(x).stride() == x.stride()
+
+
+def test_the_perceptual_distance_blurs_in_float32() -> None:
+    distance = st_lpips_distance()
+    torch.manual_seed(0)
+    a, b = torch.rand(2, 2, 3, 64, 64).unbind()
+    full = distance(a, b)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = distance(a, b)
+    suit_cpu_bf16(distance)
+    assert torch.allclose(distance(a, b), full, rtol=1e-4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        after = distance(a, b)
+    assert (after - full).abs().max() <= 1.5 * (before - full).abs().max()
+    blur, x = BlurDownsample(3), a.bfloat16()
+    blur.single_precision = True
+    assert blur(x).dtype == torch.bfloat16
