@@ -105,8 +105,35 @@ def test_training_across_two_nodes_is_killed_and_goes_on(workplace: Path) -> Non
     assert said.count("goes on from its last checkpoint") == 1
 
 
-def train(steps: str) -> subprocess.Popen[str]:
-    """Start the real training of a tiny arm: two nodes with one process each, a checkpoint after every second step."""
+@pytest.mark.parametrize("preempt", [["scontrol", "requeue"], ["scancel", "--signal=USR2"]], ids=["requeued", "warned"])
+def test_a_preempted_job_goes_on_and_the_command_that_waits_for_it_ends_well(workplace: Path, preempt: list[str]) -> None:
+    """By Slurm, which stops a job and queues it again, and by its warning, at which submitit does that itself."""
+    command = train("max_steps=60", num_nodes=1, minutes=60)  # of a job of 5 minutes submitit believes that its time is up
+    arm = workplace / "here" / "arm"
+    wait_for(lambda: (arm / "checkpoints" / "last.ckpt").is_file())
+    (job,) = subprocess.run(["squeue", "-h", "-o", "%i"], text=True, capture_output=True, check=True).stdout.split()
+    subprocess.run([*preempt, job], check=True)
+    wait_for(lambda: "JobState=PENDING" in state_of(job))
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)  # not after Slurm's two minutes
+    _, errors = command.communicate(timeout=300)
+    assert command.returncode == 0, errors
+    assert "Restarts=1" in state_of(job)
+    assert result(arm)["steps"] == 60
+    assert not (arm / "error.txt").exists()
+    with (arm / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 61))
+    assert yaml.safe_load((arm / "config.yaml").read_text())["resume"] == "auto"
+    with (arm.parent / "comparison.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["done", "reference"]
+
+
+def state_of(job: str) -> str:
+    """Return what Slurm's controller says of a job."""
+    return subprocess.run(["scontrol", "show", "job", job], text=True, capture_output=True, check=True).stdout
+
+
+def train(steps: str, *, num_nodes: int = 2, minutes: int = 5) -> subprocess.Popen[str]:
+    """Start the real training of a tiny arm: nodes with one process each, a checkpoint after every second step."""
     command = [
         sys.executable,
         "-m",
@@ -117,8 +144,9 @@ def train(steps: str) -> subprocess.Popen[str]:
         "hydra.sweep.dir=here",
         "hydra.sweep.subdir=arm",
     ]
-    command += [f"hydra.launcher.{text}" for text in ("mem_per_cpu=null", "cpus_per_task=1", "timeout_min=5")]
-    command += [f"trainer.{text}" for text in ("num_nodes=2", "batch_size=1", "checkpoint_every=2", "validate_every=1000", steps)]
+    command += [f"hydra.launcher.{text}" for text in ("mem_per_cpu=null", "cpus_per_task=1", f"timeout_min={minutes}")]
+    trainer = (f"num_nodes={num_nodes}", "batch_size=1", "checkpoint_every=2", "validate_every=1000", steps)
+    command += [f"trainer.{text}" for text in trainer]
     command += ["trainer=debug", "loss/terms=[mse]", "data.val_first=2", "logger.wandb.mode=disabled"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
