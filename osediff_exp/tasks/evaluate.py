@@ -45,12 +45,12 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     """
     quiet_libraries()
     prepare_process(seed=config.seed)
-    specs = named_restorers(config)
+    specs, options = named_restorers(config)
     refuse_model_settings(config, [spec.path for spec in specs.values() if spec.kind == "checkpoint" and spec.path is not None])
     pairs = test_set(config, run_dir)
     _forget_last(run_dir, specs)
-    results, missing = evaluate(config, run_dir, specs, pairs)
-    table = make_table(pairs, results, missing, specs, config)
+    results, missing = evaluate(config, run_dir, specs, pairs, options)
+    table = make_table(pairs, results, missing, specs, config, options)
     _write(run_dir, pairs, results, table)
     print_table(table, Console(), seconds={result.label: result.seconds_per_image for result in results if result.rows})
     figures = make_figures(config, pairs, results, missing)
@@ -63,15 +63,34 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
 # ---- what is evaluated
 
 
-def named_restorers(config: DictConfig) -> dict[str, RestorerSpec]:
-    """Return the restorers by label: ``checkpoint`` first, then ``restorers`` (null: bicubic)."""
-    entries: list[tuple[str | None, str]] = [] if config.checkpoint is None else [(None, f"checkpoint:{config.checkpoint}")]
-    others: Any = ["bicubic"] if config.restorers is None else config.restorers
-    for other in [others] if OmegaConf.is_dict(others) or isinstance(others, str) else others:
-        entries += [(str(label), str(entry)) for label, entry in other.items()] if OmegaConf.is_dict(other) else [(None, str(other))]
+Options = Mapping[str, Mapping[str, Any]]
+"""By label, the options that an entry of ``restorers`` sets for itself."""
+
+
+def named_restorers(config: DictConfig) -> tuple[dict[str, RestorerSpec], Options]:
+    """Return the restorers by label, ``checkpoint`` first, then ``restorers`` (null: bicubic), and their own options."""
+    entries: list[tuple[str | None, str, Mapping[str, Any]]] = []
+    if config.checkpoint is not None:
+        entries.append((None, f"checkpoint:{config.checkpoint}", {}))
+    given: Any = config.restorers
+    others: Any = OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
+    for other in others if isinstance(others, list) else ["bicubic" if others is None else others]:
+        labelled: Any = other.items() if isinstance(other, dict) else [(None, other)]
+        for label, entry in labelled:
+            own = dict(entry) if isinstance(entry, dict) else {}
+            path = f"checkpoint:{own.pop('checkpoint')}" if own else str(entry)
+            entries.append((None if label is None else str(label), path, own))
     if not entries:
         raise UserError("nothing to evaluate: set checkpoint=PATH, or restorers=[bicubic, PATH, ...]")
-    return name_restorers(entries)
+    specs = name_restorers([(label, path) for label, path, _ in entries])
+    return specs, {label: own for label, (_, _, own) in zip(specs, entries, strict=True) if own}
+
+
+def with_options(config: DictConfig, own: Mapping[str, Any]) -> DictConfig:
+    """Return the configuration with a restorer's own options in place of the common ones."""
+    merged = OmegaConf.merge(config, {"restorer": dict(own)})
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def test_set(config: DictConfig, run_dir: Path) -> PairSet:
@@ -112,13 +131,14 @@ def _forget_last(run_dir: Path, specs: Mapping[str, RestorerSpec]) -> None:
 
 
 def evaluate(
-    config: DictConfig, run_dir: Path, specs: Mapping[str, RestorerSpec], pairs: PairSet
+    config: DictConfig, run_dir: Path, specs: Mapping[str, RestorerSpec], pairs: PairSet, options: Options
 ) -> tuple[list[ArmResult], dict[str, str]]:
     """Evaluate one restorer after the other; return what they reached, and the metrics that could not be had."""
     device = str(choose_device(config.restorer.device))
     factories = {name: partial(instantiate, node) for name, node in config.metrics.items() if node is not None}
     metrics, missing = build_metrics(factories)
-    arms = [make_arm(label, spec, load_checkpoint=partial(load_restorer, config), device=device) for label, spec in specs.items()]
+    configs = {label: with_options(config, options.get(label, {})) for label in specs}
+    arms = [make_arm(label, spec, load_checkpoint=partial(load_restorer, configs[label]), device=device) for label, spec in specs.items()]
     results = []
     for arm in arms:
         for metric in metrics.values():
@@ -127,7 +147,7 @@ def evaluate(
         scorer = Scorer(metrics, missing, device=device)
         with FileProgress(total=len(pairs), label=arm.label, console=Console(stderr=True)) as progress:
             folders = {"pictures_dir": run_dir / PICTURES, "log_dir": run_dir}
-            settings = _settings(config, specs[arm.label])
+            settings = _settings(configs[arm.label], specs[arm.label])
             results.append(evaluate_arm(arm, pairs, scorer=scorer, watcher=progress, settings=settings, **folders))
     return results, missing
 
@@ -148,7 +168,12 @@ def _plain(config: DictConfig, group: str) -> dict[str, Any]:
 
 
 def make_table(
-    pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str], specs: Mapping[str, RestorerSpec], config: DictConfig
+    pairs: PairSet,
+    results: list[ArmResult],
+    missing: Mapping[str, str],
+    specs: Mapping[str, RestorerSpec],
+    config: DictConfig,
+    options: Options,
 ) -> EvaluationTable:
     """Return the table with its notes."""
     fixes = {result.label: result.color_fix for result in results if result.color_fix is not None}
@@ -159,6 +184,7 @@ def make_table(
         notes.append(f"Decoder of the checkpoints: {config.restorer.decoder}.")
     if _has_checkpoint(specs) and (prompts := typed_settings("prompt")):
         notes.append(f"Prompts of the checkpoints: {' '.join(prompts)}, in place of their own.")
+    notes += [f"{label}: {', '.join(f'{key}={value}' for key, value in own.items())}." for label, own in options.items()]
     notes += [f"{label}: {ABOUT}." for label, spec in specs.items() if spec.path is not None and is_realesrgan(spec.path)]
     notes += [f"{key} is missing: {why}" for key, why in missing.items()]
     for result in results:

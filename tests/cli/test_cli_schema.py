@@ -277,3 +277,20 @@ def test_a_named_package_is_trusted() -> None:
         assert check(composer, ["packages=[email]", mine]).callbacks.progress["_target_"] == "email.message.Message"
         with pytest.raises(UserError, match="email"):
             check(composer, [mine])
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({"steps": 10}, "restorers.a is a group of keys without a checkpoint"),
+        ({"checkpoint": "x", "step": 10}, "restorers.a.step is no option of one restorer"),
+        ({"checkpoint": "x", "device": "cpu"}, "restorers.a.device is no option of one restorer"),
+        ({"checkpoint": "x", "steps": 0}, "restorers.a.steps=0 is out of range"),
+        ({"checkpoint": "x", "steps": "many"}, "restorers.a.steps=many is not a whole number"),
+        ({"checkpoint": "x", "average": None}, "restorers.a.average=null has no value"),
+    ],
+)
+def test_options_of_one_restorer_are_checked_like_the_common_ones(entry: dict[str, object], line: str) -> None:
+    for restorers in ({"a": entry}, ["bicubic", {"a": entry}]):
+        assert str(relation_problem({"restorers": restorers})).startswith(line)
+    assert relation_problem({"restorers": {"a": {"checkpoint": "x", "steps": 10, "guidance": 1, "color_fix": None}}}) is None

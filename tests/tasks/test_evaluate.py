@@ -112,6 +112,22 @@ def test_restorers_stand_side_by_side_under_their_labels(tmp_path: Path) -> None
     assert np.mean([float(row["psnr"]) for row in rows[3:]]) == pytest.approx(figures["plain_psnr"], rel=1e-6)
 
 
+def test_a_restorer_may_have_options_of_its_own(tmp_path: Path, trained: tuple[Path, dict[str, float]], backbone_folder: Path) -> None:
+    folder, root = trained[0], write_pairs(tmp_path / "set")
+    entries = f"{{as_it_is: '{folder}', plain: {{checkpoint: '{folder}', color_fix: none}}}}"
+    arguments = [
+        "data=pairs",
+        f"data.root={root}",
+        "restorer.device=cpu",
+        "restorer.color_fix=adain",
+        f"restorer.sources=[{backbone_folder}]",
+    ]
+    figures = run(tmp_path / "run", *arguments, f"restorers={entries}", "metrics=psnr_ssim")
+    assert (figures["color_fix"], figures["plain_color_fix"]) == ("adain", "none")
+    assert figures["psnr"] != figures["plain_psnr"]
+    assert "- plain: color\\_fix=none." in (tmp_path / "run" / "comparison.md").read_text()
+
+
 def test_real_esrgan_stands_beside_the_others_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_realesrgan_package(tmp_path / "site")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))

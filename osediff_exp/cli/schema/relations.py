@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from osediff_exp.cli.resolvers import steps_within
+from osediff_exp.cli.schema.rules import fits, kind_of
+from osediff_exp.errors import nearest
 
 Values = Mapping[str, Any]
 """A configuration's values by their full keys, groups included, with references followed."""
@@ -28,8 +30,8 @@ def _sides(values: Values) -> Iterator[str]:
         if not isinstance(side, int):
             continue
         if side % unit:
-            nearest = max(unit, round(side / unit) * unit)
-            yield f"{key}={side} must be a multiple of {unit} (of 8 and degradation.scale={scale}); the nearest is {nearest}"
+            closest = max(unit, round(side / unit) * unit)
+            yield f"{key}={side} must be a multiple of {unit} (of 8 and degradation.scale={scale}); the nearest is {closest}"
         if isinstance(smallest, int) and smallest < side:
             yield f"data.reduce_to={smallest} would make photos smaller than {key}={side}: the nearest is {side}"
 
@@ -45,8 +47,8 @@ def _encoded(values: Values) -> Iterator[str]:
     if isinstance(crop, int) and side < crop:
         yield f"{key}={side} is smaller than data.crop_size={crop}, whose crops are cut from it: the nearest is {crop}"
     if isinstance(scale, int) and side % (unit := math.lcm(8, scale)):
-        nearest = max(unit, round(side / unit) * unit)
-        yield f"{key}={side} must be a multiple of {unit} (of 8 and degradation.scale={scale}); the nearest is {nearest}"
+        closest = max(unit, round(side / unit) * unit)
+        yield f"{key}={side} must be a multiple of {unit} (of 8 and degradation.scale={scale}); the nearest is {closest}"
     if isinstance(smallest, int) and smallest < side:
         yield f"data.reduce_to={smallest} would make photos smaller than {key}={side}: the nearest is {side}"
 
@@ -123,6 +125,35 @@ def _halved(values: Values) -> Iterator[str]:
         yield f"trainer.precision={precision} is not for a training, whose weights and pictures stay in float32; use {mixed}"
 
 
+OWN_OPTIONS = ("average", "color_fix", "decoder", "dtype", "guidance", "min_side", "negative_prompt", "seed", "steps")
+"""What an entry of ``restorers`` may set for itself, of the keys of ``restorer``."""
+
+
+def _restorers(values: Values) -> Iterator[str]:
+    """An entry that is a group of keys names its checkpoint, and options that a restorer has."""
+    from osediff_exp.cli.schema import rule_for  # which is made of the rules, not of their relations
+
+    given = values.get("restorers")
+    groups = given if isinstance(given, list) else [given]
+    for label, entry in (pair for group in groups if isinstance(group, dict) for pair in group.items()):
+        if not isinstance(entry, dict):
+            continue
+        if not isinstance(entry.get("checkpoint"), str):
+            yield f"restorers.{label} is a group of keys without a checkpoint: write {{checkpoint: PATH, steps: 10}}, or the path alone"
+        for name, value in entry.items():
+            if name == "checkpoint":
+                continue
+            rule, key = rule_for(f"restorer.{name}"), f"restorers.{label}.{name}"
+            if name not in OWN_OPTIONS or rule is None:
+                yield f"{key} is no option of one restorer: use {', '.join(OWN_OPTIONS)}.{nearest(str(name), OWN_OPTIONS)}"
+            elif value is None and not rule.null:
+                yield f"{key}=null has no value: leave it out"
+            elif value is not None and not fits(value, rule.types):
+                yield f"{key}={value} is not {kind_of(rule.types)}"
+            elif value is not None and (problem := rule.problem(key, value)):
+                yield problem
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -138,4 +169,5 @@ _CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (
     _countless_crops,
     _recomputed,
     _halved,
+    _restorers,
 )
