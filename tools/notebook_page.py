@@ -39,7 +39,10 @@ def figures(page: str, picture: str) -> str:
         if heading.startswith("Differences from") or heading == "Published values":
             kept = re.split(r"^(?:!\[|- note)", text, flags=re.MULTILINE)[0].strip()
             body.append(f"### {heading}\n\n{kept}")
-    body += [picture, f"## Cost\n\n{first_table(parts['Cost'])}"]
+    cost = first_table(parts["Cost"])
+    if found := re.search(r"^### Measured.*?(?=^### |\Z)", parts["Cost"], flags=re.MULTILINE | re.DOTALL):  # beside the paper's Table 2
+        cost += f"\n\n{found[0].strip()}"
+    body += [picture, f"## Cost\n\n{cost}"]
     return "\n\n".join(body) + "\n"
 
 
