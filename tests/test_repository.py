@@ -121,7 +121,7 @@ def test_every_command_of_the_readme_passes_the_checks(argv: list[str], tmp_path
         Image.new("RGB", (8, 8)).save(tmp_path / name / "photo.png")
     for name in ("ram_swin_large_14m.pth", "DAPE.pth", "x.npz"):
         (tmp_path / name).touch()
-    first_arm = [re.sub(r"^([\w./]+=[^,\[]+),.*", r"\1", text.replace("/data/", f"{tmp_path}/")) for text in argv]  # all arms take seconds
+    first_arm = [re.sub(r"^([\w./]+=[^,\[{]+),.*", r"\1", text.replace("/data/", f"{tmp_path}/")) for text in argv]  # all arms take seconds
     arguments = parse_arguments([*own_term(tmp_path, monkeypatch), *first_arm])
     if not arguments.help:
         make_plan(ROOT / "conf", arguments)
