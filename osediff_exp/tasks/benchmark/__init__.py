@@ -65,7 +65,8 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     ``train_step_seconds`` is None where it was not measured. Where a tagger makes the prompts, it is that of a training whose pictures are
     tagged already, and ``train_step_cold_seconds`` that of one that tags them in passing; ``..._prompt_seconds`` is the part of each that
     the step waits for its prompts. ``train_step_speedup``, ``train_step_memory_ratio`` (ours / plain) and ``restore_speedup`` are those of
-    the table; ``restore_light_speedup`` is that of ``restorer.decoder=light``.
+    the table; ``restore_light_speedup`` is that of ``restorer.decoder=light``, and
+    ``restore_bf16_speedup`` and ``restore_bf16_light_speedup`` those of ``restorer.dtype=bfloat16`` without and with it.
     """
     quiet_libraries()
     prepare_process(seed=config.seed)

@@ -24,18 +24,18 @@ class Limit(NamedTuple):
     ours: str = ""
 
 
+def _restoring(way: str, what: str) -> Limit:
+    sides = (f"restore_{way}_plain_compute_seconds", f"restore_{way}_compute_seconds")
+    return Limit(f"restore_{way}_speedup", "at least", 2.5, what, *sides)
+
+
 LIMITS = (
     Limit("train_step_speedup", "at least", 2.0, "training step, s", "train_step_plain_compute_seconds", "train_step_compute_seconds"),
     Limit("train_step_memory_ratio", "at most", 0.6, "training step, GiB", "train_step_plain_gib", "train_step_ours_gib"),
     Limit("restore_speedup", "at least", 2.5, "restoring 512 px, s", "restore_plain_compute_seconds", "restore_compute_seconds"),
-    Limit(
-        key="restore_light_speedup",
-        side="at least",
-        value=2.5,
-        what="with decoder=light, s",
-        plain="restore_light_plain_compute_seconds",
-        ours="restore_light_compute_seconds",
-    ),
+    _restoring("light", "with decoder=light, s"),
+    _restoring("bf16", "with dtype=bfloat16, s"),
+    _restoring("bf16_light", "with both, s"),
     Limit("scoring_speedup", "at least", 2.0, "scoring SSIM-Y 512 px, s", "scoring_plain_compute_seconds", "scoring_compute_seconds"),
     Limit("data_speedup", "at least", 1.0, "a training sample, ms", "data_core_ms_per_sample", "data_cached_core_ms_per_sample"),
     Limit("data_disk_speedup", "at least", 1.0, "kept on disk, ms", "data_core_ms_per_sample", "data_disk_core_ms_per_sample"),
