@@ -36,6 +36,7 @@ from osediff_exp.models.views import share_frozen
 from osediff_exp.module import RestorationModule
 from osediff_exp.pretraining.initial import initial_backbone
 from osediff_exp.runtime import quiet_libraries
+from osediff_exp.tasks.benchmark.steps import StepInputs
 
 SGD = partial(torch.optim.SGD, lr=0.05)
 SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
@@ -96,6 +97,13 @@ def _copy_of_prototype(build: Callable[[], Any], kind: type, backbone: Backbone,
     if key not in _prototypes:
         _prototypes[key] = (backbone, build())
     return share_frozen(_prototypes[key][1])
+
+
+def step_inputs() -> StepInputs:
+    """Two random pictures of 32 px, for a step of the benchmark."""
+    torch.manual_seed(3)
+    lq, hq = (torch.rand(2, 3, 32, 32) * 2 - 1 for _ in range(2))
+    return StepInputs(lq=lq, hq=hq, prompts=["sharp photo"] * 2, negative_prompt="blurry drawing", seed=7, indices=[4, 9])
 
 
 def make_generator(backbone: Backbone, **settings: Any) -> OneStepGenerator:

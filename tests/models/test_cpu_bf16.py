@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_parts import make_generator, make_terms, wake_lora
+from tiny_parts import make_generator, make_terms, step_inputs, wake_lora
 from torch import Tensor, nn
 
 from osediff_exp.methods.base import Parts
@@ -17,7 +17,7 @@ from osediff_exp.models.backbone import Backbone, load_backbone
 from osediff_exp.models.cpu_bf16 import PlanarGroupNorm, suit_cpu_bf16
 from osediff_exp.models.lora_layers import plain_lora
 from osediff_exp.models.perceptual import BlurDownsample, st_lpips_distance
-from osediff_exp.tasks.benchmark.steps import OurStep, StepInputs
+from osediff_exp.tasks.benchmark.steps import OurStep
 
 SGD = partial(torch.optim.SGD, lr=0.05)
 
@@ -35,15 +35,9 @@ def make_method(backbone: Backbone) -> OSEDiff:
     return made
 
 
-def inputs() -> StepInputs:
-    torch.manual_seed(3)
-    lq, hq = (torch.rand(2, 3, 32, 32) * 2 - 1 for _ in range(2))
-    return StepInputs(lq=lq, hq=hq, prompts=["sharp photo"] * 2, negative_prompt="blurry drawing", seed=7, indices=[4, 9])
-
-
 def gradients(method: OSEDiff, backbone: Backbone, *, mixed: bool) -> Tensor:
     method.zero_grad()
-    shares = method.shares(inputs().batch(0, backbone.encode_prompts))
+    shares = method.shares(step_inputs().batch(0, backbone.encode_prompts))
     while True:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
             share = next(shares, None)
@@ -70,8 +64,8 @@ def test_the_curve_under_bf16_is_the_one_of_before_within_its_rounding(backbone:
     before, after = (OurStep(method, backbone, clip_norm=1.0, precision=bf16) for method in (plain, suited))
     for step in range(3):
         with plain_lora():
-            expected = before(inputs(), step)
-        got = after(inputs(), step)
+            expected = before(step_inputs(), step)
+        got = after(step_inputs(), step)
         for name, loss in expected.items():
             assert float(got[name].mean()) == pytest.approx(float(loss.mean()), rel=0.02, nan_ok=True), (step, name)
 

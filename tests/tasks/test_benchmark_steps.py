@@ -7,14 +7,14 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_parts import make_generator, make_terms, trainable, wake_lora
+from tiny_parts import make_generator, make_terms, step_inputs, trainable, wake_lora
 from torch import nn
 
 from osediff_exp.methods.base import Parts
 from osediff_exp.methods.osediff import OSEDiff
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.tasks.benchmark.side_by_side import side_by_side
-from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep, StepInputs
+from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep
 
 SGD = partial(torch.optim.SGD, lr=0.05)
 
@@ -26,14 +26,8 @@ def method(backbone: Backbone) -> OSEDiff:
     return made
 
 
-def inputs() -> StepInputs:
-    torch.manual_seed(3)
-    lq, hq = (torch.rand(2, 3, 32, 32) * 2 - 1 for _ in range(2))
-    return StepInputs(lq=lq, hq=hq, prompts=["sharp photo"] * 2, negative_prompt="blurry drawing", seed=7, indices=[4, 9])
-
-
 def test_losses_and_updated_weights_are_ours_within_rounding(method: OSEDiff, backbone: Backbone) -> None:
-    start, given = trainable(method), inputs()
+    start, given = trainable(method), step_inputs()
     plain, ours = PlainStep(method, backbone, clip_norm=1.0), OurStep(method, backbone, clip_norm=1.0)
     for step in range(3):  # the curve, not a point of it
         expected, got = plain(given, step), ours(given, step)
@@ -63,7 +57,7 @@ def test_the_plain_step_holds_three_u_nets_and_ours_one(method: OSEDiff, backbon
 
 def test_losses_one_after_the_other_are_one_backward_pass_to_the_bit(method: OSEDiff, backbone: Backbone) -> None:
     whole = copy.deepcopy(method)
-    batch = inputs().batch(0, backbone.encode_prompts)
+    batch = step_inputs().batch(0, backbone.encode_prompts)
     whole.loss(batch).loss.backward()
     for share in method.shares(batch):
         share.loss.backward()
