@@ -105,10 +105,15 @@ def test_the_perceptual_distance_blurs_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         before = distance(a, b)
     suit_cpu_bf16(distance)
+    blurs = [layer for layer in distance.modules() if isinstance(layer, BlurDownsample)]
+    assert blurs
+    assert all(layer.single_precision for layer in blurs)
     assert torch.allclose(distance(a, b), full, rtol=1e-4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         after = distance(a, b)
     assert (after - full).abs().max() <= 1.5 * (before - full).abs().max()
     blur, x = BlurDownsample(3), a.bfloat16()
     blur.single_precision = True
-    assert blur(x).dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(blur(x), blur._blurred(x.float()).bfloat16())
+        assert blur(x).dtype == torch.bfloat16
