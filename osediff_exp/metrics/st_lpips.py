@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from osediff_exp.metrics.base import ImageMetric, check_pair
 from osediff_exp.models.perceptual import st_lpips_distance
 
@@ -23,4 +25,10 @@ class STLPIPS(ImageMetric):
     def per_image(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the distance of each image, (B,); both (B, 3, H, W) in [0, 1]."""
         check_pair(pred, target)
-        return self.distance(pred.float() * 2.0 - 1.0, target.float() * 2.0 - 1.0)
+        return self.distance(self._input(pred), self._input(target))
+
+    @staticmethod
+    def _input(image: Tensor) -> Tensor:
+        image = image.float() * 2.0 - 1.0
+        # A CPU's float32 kernels, max pooling's above all, take two thirds of the time where channels come last. The values are the same.
+        return image.contiguous(memory_format=torch.channels_last) if image.device.type == "cpu" else image

@@ -17,7 +17,7 @@ from osediff_exp.data.images import ByteImage
 from osediff_exp.errors import UserError
 from osediff_exp.models.asking import restore_pictures
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.cpu_bf16 import suit_cpu_bf16
+from osediff_exp.models.cpu_kernels import suit_cpu
 from osediff_exp.models.generator_base import Generator
 from osediff_exp.models.light_decoder import LightDecoder, load_light_decoder
 from osediff_exp.models.prompt_features import PromptFeatures
@@ -155,8 +155,8 @@ class Restorer(ImageRestorer):
             negative_prompt=str(loaded.config.get("prompt", {}).get("negative", "")) if negative_prompt is None else negative_prompt,
         )
         restorer.method = method.get("name")
-        if backbone is None and restorer.device.type == "cpu" and restorer.dtype == torch.bfloat16:
-            suit_cpu_bf16(restorer.backbone.unet, restorer.backbone.vae, restorer.generator)  # no networks of the caller's are among them
+        if backbone is None and restorer.device.type == "cpu":
+            suit_cpu(restorer.backbone.unet, restorer.backbone.vae, restorer.generator)  # no networks of the caller's are among them
         return restorer
 
     @overload

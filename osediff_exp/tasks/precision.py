@@ -16,7 +16,7 @@ from torch import nn
 
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.cpu_bf16 import suit_cpu_bf16
+from osediff_exp.models.cpu_kernels import suit_cpu
 from osediff_exp.runtime import has_bf16_instructions
 
 AUTO, SINGLE, MIXED = "auto", "32-true", "bf16-mixed"
@@ -54,7 +54,7 @@ def autocast(config: DictConfig) -> Callable[[], AbstractContextManager[Any]]:
 def suit_networks(trainer: pl.Trainer, *networks: nn.Module) -> None:
     """Make ``networks`` fast where ``trainer`` computes in bf16 on a CPU; elsewhere leave them."""
     if trainer.precision == MIXED and trainer.strategy.root_device.type == "cpu":
-        suit_cpu_bf16(*networks)
+        suit_cpu(*networks)
 
 
 def _chosen(config: DictConfig, backbone: Backbone) -> str:

@@ -243,7 +243,8 @@ def test_from_a_checkpoint(backbone: Backbone, run_folder: Path) -> None:
     expected = restorer(backbone, generator, min_side=24, color_fix="adain").restore(photo(5, 7, 3))
     loaded = Restorer.from_checkpoint(run_folder, device="cpu")
     assert (loaded.min_side, loaded.color_fix) == (24, "adain")
-    np.testing.assert_array_equal(np.asarray(loaded.restore(photo(5, 7, 3))), np.asarray(expected))
+    restored = np.asarray(loaded.restore(photo(5, 7, 3))).astype(int)
+    np.testing.assert_allclose(restored, np.asarray(expected), atol=1)  # its networks are laid out for the CPU: other rounding
     assert Restorer.from_checkpoint(run_folder, min_side=0, backbone=backbone).min_side == 0
 
 

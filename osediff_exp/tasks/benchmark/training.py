@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from osediff_exp.errors import UserError
 from osediff_exp.methods.osediff import OSEDiff
 from osediff_exp.models.backbone import Backbone
-from osediff_exp.models.cpu_bf16 import suit_cpu_bf16
+from osediff_exp.models.cpu_kernels import suit_cpu
 from osediff_exp.runtime import peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_side
 from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep, StepInputs, random_inputs
@@ -83,7 +83,7 @@ def _step(way: Way, config: DictConfig, method: OSEDiff, backbone: Backbone) -> 
     if way == "plain":  # in float32, as released
         return PlainStep(method, backbone, clip_norm=config.trainer.clip_norm)
     if config.trainer.precision == MIXED:
-        suit_cpu_bf16(backbone.unet, backbone.vae, method)
+        suit_cpu(backbone.unet, backbone.vae, method)
     return OurStep(method, backbone, clip_norm=config.trainer.clip_norm, precision=autocast(config))
 
 

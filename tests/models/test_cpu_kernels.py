@@ -14,7 +14,7 @@ from osediff_exp.methods.base import Parts
 from osediff_exp.methods.osediff import OSEDiff
 from osediff_exp.models.attending import Attending
 from osediff_exp.models.backbone import Backbone, load_backbone
-from osediff_exp.models.cpu_bf16 import PlanarGroupNorm, suit_cpu_bf16
+from osediff_exp.models.cpu_kernels import PlanarGroupNorm, suit_cpu
 from osediff_exp.models.lora_layers import plain_lora
 from osediff_exp.models.perceptual import BlurDownsample, st_lpips_distance
 from osediff_exp.tasks.benchmark.steps import OurStep
@@ -51,7 +51,7 @@ def test_a_steps_gradients_are_those_of_float32_and_under_bf16_no_further_from_t
     full = gradients(method, own_backbone, mixed=False)
     with plain_lora():
         before = gradients(method, own_backbone, mixed=True)
-    suit_cpu_bf16(own_backbone.unet, own_backbone.vae, method)
+    suit_cpu(own_backbone.unet, own_backbone.vae, method)
     assert float((gradients(method, own_backbone, mixed=False) - full).norm() / full.norm()) < 1e-4
     apart, then = (float((g - full).norm() / full.norm()) for g in (gradients(method, own_backbone, mixed=True), before))
     assert 0 < apart < 1.5 * then
@@ -60,7 +60,7 @@ def test_a_steps_gradients_are_those_of_float32_and_under_bf16_no_further_from_t
 def test_the_curve_under_bf16_is_the_one_of_before_within_its_rounding(backbone: Backbone, own_backbone: Backbone) -> None:
     bf16 = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
     plain, suited = make_method(backbone), make_method(own_backbone)
-    suit_cpu_bf16(own_backbone.unet, own_backbone.vae, suited)
+    suit_cpu(own_backbone.unet, own_backbone.vae, suited)
     before, after = (OurStep(method, backbone, clip_norm=1.0, precision=bf16) for method in (plain, suited))
     for step in range(3):
         with plain_lora():
@@ -72,7 +72,7 @@ def test_the_curve_under_bf16_is_the_one_of_before_within_its_rounding(backbone:
 
 def test_views_share_their_frozen_weights_as_before(own_backbone: Backbone) -> None:
     method = make_method(own_backbone)
-    suit_cpu_bf16(own_backbone.unet, own_backbone.vae, method)
+    suit_cpu(own_backbone.unet, own_backbone.vae, method)
     shared = {p.data_ptr() for p in own_backbone.unet.parameters()}
     for network in (method.generator.unet, method.terms["vsd"].prior, method.terms["vsd"].score):  # type: ignore[union-attr]
         assert isinstance(network, nn.Module)
@@ -104,7 +104,7 @@ def test_the_perceptual_distance_blurs_in_float32() -> None:
     full = distance(a, b)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         before = distance(a, b)
-    suit_cpu_bf16(distance)
+    suit_cpu(distance)
     blurs = [layer for layer in distance.modules() if isinstance(layer, BlurDownsample)]
     assert blurs
     assert all(layer.single_precision for layer in blurs)

@@ -1,7 +1,8 @@
-"""Networks as a CPU's bf16 instructions want them: the same weights and, but for rounding, the same values (docs/adr/0022).
+"""Networks as PyTorch's kernels for CPUs want them: the same weights and, but for rounding, the same values (docs/adr/0022).
 
-PyTorch's bf16 kernels for CPUs are uneven: convolutions gain where channels come last, GroupNorm's backward pass loses there a factor of
-eight, and the backward pass of a small attention takes four times as long as in float32. Each part gets what suits it.
+Those kernels are uneven: convolutions gain where channels come last (a few percent in float32, a factor of two and more in bf16),
+GroupNorm's backward pass loses there a factor of eight, and in bf16 the backward pass of a small attention takes four times as long as in
+float32. Each part gets what suits it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ FEW_PLACES = 640
 """Attention over at most so many places is differentiated faster in float32 (measured: 36, 144 and 576 of them; at 1,024 it is slower)."""
 
 
-def suit_cpu_bf16(*networks: nn.Module) -> None:
-    """Make ``networks``, in place, fast under bf16 autocast on a CPU. Parameters stay the same objects, so views share them as before."""
+def suit_cpu(*networks: nn.Module) -> None:
+    """Make ``networks``, in place, fast on a CPU: under bf16 autocast, or in float32 without gradients (with them float32 gains nothing).
+
+    Parameters stay the same objects, so views share them as before.
+    """
     for network in networks:
         for layer in network.modules():
             if type(layer) is nn.GroupNorm:
@@ -31,10 +35,13 @@ def suit_cpu_bf16(*networks: nn.Module) -> None:
 
 
 class PlanarGroupNorm(nn.GroupNorm):
-    """A GroupNorm that computes with channels first, whatever the layout of its maps, and gives them back as they came."""
+    """A GroupNorm that gives maps back in the layout that they came in, and computes with channels first where it will be differentiated.
+
+    Its forward pass is as fast with channels last, and bringing a large map from one layout into the other takes ten times as long as it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        if torch.is_grad_enabled() and x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
         return super().forward(x)
 
