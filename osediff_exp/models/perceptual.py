@@ -12,7 +12,7 @@ import warnings
 from collections import OrderedDict
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import torch
@@ -106,7 +106,36 @@ class BlurDownsample(nn.Module):
         return self._blurred(x)
 
     def _blurred(self, x: Tensor) -> Tensor:
-        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self.filt, stride=2, groups=x.shape[1])
+        found: Tensor = _Blur.apply(x, self.filt)
+        return found
+
+
+class _Blur(torch.autograd.Function):
+    """The blur keeps no map for the backward pass: it is linear, and PyTorch's padding and convolution keep a copy of the input each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, filt: Tensor) -> Tensor:
+        ctx.save_for_backward(filt)
+        ctx.sides, ctx.dtype = x.shape[-2:], x.dtype
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), filt, stride=2, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (filt,) = ctx.saved_tensors
+        rest = [(side + 1) % 2 for side in ctx.sides]  # of an even side the last padded row or column is not seen
+        x = F.conv_transpose2d(gradient, filt.to(gradient.dtype), stride=2, groups=len(filt), output_padding=rest)
+        for dim in (-2, -1):
+            x = _unreflected(x, dim)
+        return x.to(ctx.dtype), None
+
+
+def _unreflected(x: Tensor, dim: int) -> Tensor:
+    """Return the gradient of what was padded by two mirrored places at both ends of ``dim``."""
+    length = x.shape[dim] - 4
+    inner = x.narrow(dim, 2, length).clone()
+    for mirrored, place in ((1, 1), (0, 2), (length + 2, length - 2), (length + 3, length - 3)):
+        inner.narrow(dim, place, 1).add_(x.narrow(dim, mirrored, 1))
+    return inner
 
 
 def _conv(inputs: int, outputs: int, kernel: int, padding: int) -> list[nn.Module]:

@@ -17,6 +17,7 @@ from torch import nn
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.cpu_kernels import suit_cpu
+from osediff_exp.models.lean_layers import lean_layers
 from osediff_exp.runtime import has_bf16_instructions
 
 AUTO, SINGLE, MIXED = "auto", "32-true", "bf16-mixed"
@@ -52,7 +53,8 @@ def autocast(config: DictConfig) -> Callable[[], AbstractContextManager[Any]]:
 
 
 def suit_networks(trainer: pl.Trainer, *networks: nn.Module) -> None:
-    """Make ``networks`` fast where ``trainer`` computes in bf16 on a CPU; elsewhere leave them."""
+    """Let ``networks`` keep less for the backward pass, and where ``trainer`` computes in bf16 on a CPU, make them fast there."""
+    lean_layers(*networks)
     if trainer.precision == MIXED and trainer.strategy.root_device.type == "cpu":
         suit_cpu(*networks)
 

@@ -17,6 +17,7 @@ from osediff_exp.errors import UserError
 from osediff_exp.methods.osediff import OSEDiff
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.cpu_kernels import suit_cpu
+from osediff_exp.models.lean_layers import lean_layers
 from osediff_exp.runtime import peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_side
 from osediff_exp.tasks.benchmark.steps import OurStep, PlainStep, StepInputs, random_inputs
@@ -82,6 +83,7 @@ def _parts(config: DictConfig, run_dir: Path) -> tuple[Backbone, OSEDiff]:
 def _step(way: Way, config: DictConfig, method: OSEDiff, backbone: Backbone) -> OurStep | PlainStep:
     if way == "plain":  # in float32, as released
         return PlainStep(method, backbone, clip_norm=config.trainer.clip_norm)
+    lean_layers(backbone.unet, backbone.vae, method)
     if config.trainer.precision == MIXED:
         suit_cpu(backbone.unet, backbone.vae, method)
     return OurStep(method, backbone, clip_norm=config.trainer.clip_norm, precision=autocast(config))

@@ -1,0 +1,122 @@
+"""Layers that keep less for the backward pass: the values and, but for the order of sums, the gradients of PyTorch's and diffusers' own.
+
+A convolution keeps its input for the gradient of its weights, frozen ones too; a GroupNorm and its SiLU keep three maps (four with
+channels last), of which one, the norm's output, is cheap to compute again. In a frozen decoder that is two fifths of all that is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def lean_layers(*networks: nn.Module) -> None:
+    """Let ``networks``, in place, keep less: convolutions on any device, residual blocks (``ResnetBlock2D``) on a CPU.
+
+    Parameters stay the same objects. Blocks of another kind than Stable Diffusion's compute as before.
+    """
+    for network in networks:
+        for layer in network.modules():
+            if type(layer) is nn.Conv2d:
+                layer.__class__ = LeanConv2d
+            elif type(layer) is ResnetBlock2D and _is_plain(layer):
+                layer.__class__ = LeanResnetBlock
+
+
+class LeanConv2d(nn.Conv2d):
+    """A convolution that does not keep its input while its weights are frozen; made by :func:`lean_layers`."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        trains = weight.requires_grad or (bias is not None and bias.requires_grad)
+        differentiated = torch.is_grad_enabled() and input.requires_grad
+        if trains or not differentiated or self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return super()._conv_forward(input, weight, bias)
+        found: Tensor = _FrozenConv.apply(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return found
+
+
+class _FrozenConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.settings, ctx.size, ctx.dtype = settings, x.shape, x.dtype
+        ctx.layout = torch.channels_last if _channels_last(x) else torch.contiguous_format
+        return F.conv2d(x, weight, bias, *settings)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        # Under autocast the output, and so its gradient, is in half precision: the weight is rounded to it as it was then.
+        weight = weight.to(gradient.dtype)
+        # Of the input the sizes are read alone; torch.nn.grad.conv2d_input gives one that a CPU's kernels copy into their layout first.
+        x = torch.empty(ctx.size, dtype=gradient.dtype, device=gradient.device, memory_format=ctx.layout)
+        stride, padding, dilation, groups = ctx.settings
+        only_x = (True, False, False)
+        dx = torch.ops.aten.convolution_backward(gradient, x, weight, None, stride, padding, dilation, False, (0, 0), groups, only_x)[0]
+        return dx.to(ctx.dtype), *(None,) * 6
+
+
+def _channels_last(x: Tensor) -> bool:
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+class LeanResnetBlock(ResnetBlock2D):
+    """A residual block of Stable Diffusion's kind that, on a CPU, computes its norms' outputs again; made by :func:`lean_layers`."""
+
+    def forward(self, input_tensor: Tensor, temb: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        """(B, C, h, w) and the timesteps' embedding (B, D) to (B, C', h, w)."""
+        if input_tensor.device.type != "cpu":  # there autocast computes norms in float32
+            return super().forward(input_tensor, temb, *args, **kwargs)
+        x = self.conv1(norm_silu(self.norm1, input_tensor))
+        if self.time_emb_proj is not None:
+            assert temb is not None
+            x = x + self.time_emb_proj(F.silu(temb))[:, :, None, None]
+        x = self.conv2(norm_silu(self.norm2, x))
+        found: Tensor = (input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)) + x
+        return found
+
+
+def _is_plain(block: ResnetBlock2D) -> bool:
+    others = block.up, block.down, block.skip_time_act, block.dropout.p
+    plain = block.time_embedding_norm == "default" and block.output_scale_factor == 1
+    return plain and isinstance(block.nonlinearity, nn.SiLU) and not any(others)
+
+
+def norm_silu(norm: nn.Module, x: Tensor) -> Tensor:
+    """Return SiLU(norm(x)) for x (B, C, h, w)."""
+    if not torch.is_grad_enabled():
+        return F.silu(norm(x), inplace=True)
+    if not isinstance(norm, nn.GroupNorm) or "forward" in vars(norm):  # another norm, or one whose statistics tiles share
+        return F.silu(norm(x))
+    found: Tensor = _NormSiLU.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)
+    return found
+
+
+class _NormSiLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.groups, ctx.eps = groups, eps
+        return F.silu(F.group_norm(x, groups, weight, bias, eps), inplace=True)
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():  # the gradient will be differentiated itself
+            inputs = [t for t, want in zip((x, weight, bias), wanted, strict=True) if want]
+            z = F.silu(F.group_norm(x, ctx.groups, weight, bias, ctx.eps))
+            found = iter(torch.autograd.grad(z, inputs, dz, create_graph=True))
+            return *(next(found) if want else None for want in wanted), None, None
+        last = _channels_last(x)
+        if last:  # there the backward pass of PyTorch's GroupNorm takes eight times as long, and it can crash
+            x = x.contiguous()
+        size = len(x), x.shape[1], x[0, 0].numel(), ctx.groups
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, *size, ctx.eps)
+        dy = torch.ops.aten.silu_backward(dz.contiguous(), y)
+        dx, *rest = torch.ops.aten.native_group_norm_backward(dy, x, mean, rstd, weight, *size, wanted)
+        return (dx.contiguous(memory_format=torch.channels_last) if last else dx), *rest, None, None

@@ -1,0 +1,148 @@
+"""Layers that keep less for the backward pass are the same layers: in float32 to the bit, but for the order of sums."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.autoencoders.vae import Decoder
+from diffusers.models.resnet import ResnetBlock2D
+from tiny_parts import make_generator, make_terms, step_inputs, wake_lora
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+
+from osediff_exp.methods.base import Parts
+from osediff_exp.methods.osediff import OSEDiff
+from osediff_exp.models.backbone import Backbone, load_backbone
+from osediff_exp.models.lean_layers import LeanConv2d, LeanResnetBlock, lean_layers, norm_silu
+from osediff_exp.models.perceptual import BlurDownsample
+
+
+@pytest.fixture
+def own_backbone(backbone_folder: Path) -> Backbone:
+    """One that may be changed."""
+    return load_backbone(sources=[str(backbone_folder)])
+
+
+def block(*, temb: int | None = 6, channels_last: bool = False, **settings: object) -> ResnetBlock2D:
+    torch.manual_seed(0)
+    made = ResnetBlock2D(in_channels=8, out_channels=12, temb_channels=temb, groups=4, **settings)  # type: ignore[arg-type]
+    return made.to(memory_format=torch.channels_last) if channels_last else made
+
+
+def lean(network: nn.Module) -> nn.Module:
+    made = copy.deepcopy(network)
+    lean_layers(made)
+    return made
+
+
+def pulled(network: nn.Module, x: Tensor, *more: Tensor) -> list[Tensor]:
+    """Return the output for ``x`` and the gradients of a sum over it: of ``x`` and of every parameter that trains."""
+    x = x.detach().requires_grad_()
+    y = network(x, *more)
+    weights = torch.linspace(-1, 1, y.numel()).view(y.shape)
+    return [y.detach(), *torch.autograd.grad((y * weights).sum(), [x, *(p for p in network.parameters() if p.requires_grad)])]
+
+
+def kept(network: nn.Module, x: Tensor) -> int:
+    """Return how many bytes the graph of ``network(x)`` keeps beside its parameters."""
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    found: dict[int, tuple[int, Tensor]] = {}  # the tensor too, so that no other gets its place
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes(), tensor
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        network(x.detach().requires_grad_())
+    return sum(size for size, _ in found.values())
+
+
+def test_a_steps_gradients_are_the_same(own_backbone: Backbone) -> None:
+    generator = make_generator(own_backbone)
+    method = OSEDiff(Parts(backbone=own_backbone, generator=generator, terms=make_terms(own_backbone)), optimizer=torch.optim.SGD)  # type: ignore[arg-type]
+    wake_lora(method)
+
+    def gradients() -> Tensor:
+        method.zero_grad()
+        for share in method.shares(step_inputs().batch(0, own_backbone.encode_prompts)):
+            share.loss.backward()
+        return torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
+
+    before = gradients()
+    lean_layers(own_backbone.unet, own_backbone.vae, method)
+    assert any(isinstance(layer, LeanConv2d) for layer in method.generator.modules())
+    assert any(isinstance(layer, LeanResnetBlock) for layer in method.generator.modules())
+    assert float((gradients() - before).norm() / before.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_block_is_the_same_with_trained_and_with_frozen_weights(*, frozen: bool, channels_last: bool) -> None:
+    plain = block(channels_last=channels_last).requires_grad_(not frozen)
+    x, temb = torch.randn(2, 8, 6, 4), torch.randn(2, 6)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    expected = pulled(block().requires_grad_(not frozen), x.contiguous(), temb)
+    for got, was in zip(pulled(lean(plain), x, temb), expected, strict=True):
+        assert torch.allclose(got, was, atol=1e-5) if channels_last else torch.equal(got, was)
+    with torch.no_grad():
+        assert torch.allclose(lean(plain)(x, temb), plain(x, temb), atol=1e-6)
+
+
+def test_under_autocast_gradients_come_in_the_precision_of_what_they_are_of() -> None:
+    x, temb = torch.randn(2, 8, 6, 4), torch.randn(2, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, was = (pulled(network.requires_grad_(False), x, temb) for network in (lean(block()), block()))
+    assert got[1].dtype == torch.float32
+    assert torch.equal(got[0], was[0])
+    assert torch.allclose(got[1], was[1], atol=0.02, rtol=0.02)
+
+
+def test_a_frozen_decoder_keeps_three_fifths() -> None:
+    network = Decoder(
+        up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 16), norm_num_groups=4, mid_block_add_attention=False
+    ).requires_grad_(False)
+    x = torch.randn(2, 3, 16, 16)
+    assert kept(lean(network), x) < 0.6 * kept(network, x)
+
+
+def test_what_is_differentiated_twice_is_right_twice() -> None:
+    network = block(temb=None).double()
+    x = torch.randn(1, 8, 3, 3, dtype=torch.double, requires_grad=True)
+    assert gradcheck(lambda x: norm_silu(network.norm1, x), (x,))
+    assert gradgradcheck(lambda x: norm_silu(network.norm1, x), (x,))
+    frozen = lean(network.requires_grad_(False))
+    assert gradcheck(frozen.conv1, (x,))
+    assert gradgradcheck(frozen.conv1, (x,))
+
+
+def test_other_layers_stay_what_they_are() -> None:
+    blocks = block(up=True), block(dropout=0.5), block(time_embedding_norm="scale_shift"), block(output_scale_factor=2.0)
+    for other in blocks:
+        assert type(lean(other)) is ResnetBlock2D
+    mirrored = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect").requires_grad_(False)
+    same = nn.Conv2d(3, 3, 3, padding="same", dilation=2).requires_grad_(False)
+    for layer in (mirrored, same):
+        x = torch.randn(1, 3, 7, 5)
+        assert all(torch.equal(a, b) for a, b in zip(pulled(lean(layer), x), pulled(layer, x), strict=True))
+
+
+@pytest.mark.parametrize("size", [(7, 9), (8, 10), (3, 4)])
+def test_a_blur_that_keeps_nothing_has_the_gradient_of_one_that_does(size: tuple[int, int]) -> None:
+    blur = BlurDownsample(3)
+    x = torch.randn(2, 3, *size)
+
+    class Plain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), blur.filt, stride=2, groups=3)
+
+    for got, was in zip(pulled(blur, x), pulled(Plain(), x), strict=True):
+        assert torch.allclose(got, was, atol=1e-6)
+    assert kept(blur, x) == blur.filt.untyped_storage().nbytes()
