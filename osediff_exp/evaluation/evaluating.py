@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from osediff_exp.checkpoints.training_identity import Training
     from osediff_exp.evaluation.arms import Arm
     from osediff_exp.evaluation.pair_sets import Pair, PairSet
     from osediff_exp.evaluation.scoring import Row, Scorer
@@ -62,6 +63,7 @@ class ArmResult:
         steps: that it takes for a picture; None: not known.
         method: that trained it; None: not known.
         color_fix: that it applies to its outputs; None: not known.
+        training: that its weights are of; None: not known.
     """
 
     label: str
@@ -77,6 +79,7 @@ class ArmResult:
     steps: int | None = None
     method: str | None = None
     color_fix: str | None = None
+    training: Training | None = None
 
     @property
     def seconds_per_image(self) -> float:
@@ -126,6 +129,7 @@ def _evaluate_pairs(
     with _failure_noted(result, log_dir):
         restorer = arm.build()
         result.steps, result.method, result.color_fix = restorer.steps, restorer.method, restorer.color_fix
+        result.training = restorer.training
         restorer.tell_steps(watcher.step)
     for pair in pairs:
         watcher.start(pair.name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from osediff_exp.reporting.figures import as_number
 from osediff_exp.reporting.inputs import BICUBIC, agree, of_inputs
-from osediff_exp.reporting.labels import flatten, says_nothing
+from osediff_exp.reporting.labels import CHECKPOINTS, flatten, says_nothing, sets
 from osediff_exp.reporting.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ class Row:
 def group_seeds(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
     """Return the runs as arms, in order of launch; runs of one arm have the same overrides and config but for distinct seeds.
 
-    A run without a seed, or with one that its arm already has (the same command twice), is an arm of its own: a repetition is no
-    independent sample.
+    Evaluations of networks that differ in their training's seed alone are one arm, where the restorer has one name: which checkpoints
+    they name is no difference. A run without a seed, or with one that its arm already has (the same command twice), is an arm of its own:
+    a repetition is no independent sample.
     """
     arms: list[list[Run]] = []
     for run in runs:
@@ -80,8 +81,9 @@ def group_seeds(runs: Sequence[Run]) -> list[tuple[Run, ...]]:
 
 
 def without_seed(run: Run) -> Run:
-    """Return the run with the seed taken from its overrides: what names its arm."""
-    return replace(run, overrides=tuple(text for text in run.overrides if not _sets_seed(text)))
+    """Return the run with the seed taken from its overrides, and the checkpoints of one whose training is known: what names its arm."""
+    chosen = CHECKPOINTS if run.training and run.restorer else ()
+    return replace(run, overrides=tuple(text for text in run.overrides if not sets(text, "seed", *chosen)))
 
 
 def make_arm(label: str, runs: tuple[Run, ...], settings: dict[str, str]) -> Row:
@@ -117,7 +119,8 @@ def _joins(run: Run, arm: list[Run]) -> bool:
     if run.restorer != arm[0].restorer or run.seed is None or run.seed in [other.seed for other in arm]:
         return False
     one, other = without_seed(run), without_seed(arm[0])
-    return set(one.overrides) == set(other.overrides) and _same_config(run, arm[0])
+    same_training = run.training == arm[0].training
+    return same_training and set(one.overrides) == set(other.overrides) and _same_config(run, arm[0])
 
 
 def _same_config(one: Run, other: Run) -> bool:
@@ -126,6 +129,8 @@ def _same_config(one: Run, other: Run) -> bool:
         return True
     ours, theirs = flatten(one.config), flatten(other.config)
     changed = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key) and not says_nothing(key)]
+    if one.training and one.restorer:
+        changed = [key for key in changed if not _chooses_checkpoints(key, one.restorer)]
     return all(_is_own(one, ours.get(key)) and _is_own(other, theirs.get(key)) for key in changed)
 
 
@@ -133,8 +138,12 @@ def _is_own(run: Run, value: Any) -> bool:
     return value == run.seed or run.folder.name in str(value)
 
 
-def _sets_seed(override: str) -> bool:
-    return override.lstrip("+").startswith("seed=")
+def _chooses_checkpoints(key: str, label: str) -> bool:
+    """Whether a key of an evaluation's config says which checkpoints it restores with; options of the restorer ``label`` do not."""
+    top, _, rest = key.partition(".")
+    if top == "restorers" and rest.startswith(f"{label}."):
+        return rest == f"{label}.checkpoint"
+    return top in CHECKPOINTS
 
 
 def _outputs(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 ABSENT = "-"
 """How a setting is written that an arm's configuration does not have."""
 
+CHECKPOINTS = ("checkpoint", "restorers")
+"""Keys of an evaluation that say which networks it restores with."""
+
 _MISSING = object()
+
+
+def sets(override: str, *keys: str) -> bool:
+    """Tell whether an override sets one of the keys."""
+    return override.lstrip("+").partition("=")[0] in keys
 
 
 def differing_overrides(runs: Sequence[Run]) -> list[tuple[str, ...]]:
@@ -55,7 +63,9 @@ def _labels(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:
     short = short_keys(_keys(arms), (key for run in runs for key in flatten(run.config) if not says_nothing(key)))
     paths = {key: short_paths([text.partition("=")[2] for arm in arms for text in arm if text.startswith(f"{key}=")]) for key in short}
     labels = []
-    for run, overrides in zip(runs, arms, strict=True):
+    for run, differing in zip(runs, arms, strict=True):
+        # A restorer's name says already which of the named checkpoints it is.
+        overrides = tuple(text for text in differing if not sets(text, *CHECKPOINTS)) if run.restorer else differing
         fallback = "default" if len(runs) > 1 and run.overrides else run.name
         label = known.get(", ".join(overrides)) or ", ".join(_named(text, known, short, paths) for text in overrides)
         if run.restorer:

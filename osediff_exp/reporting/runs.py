@@ -67,10 +67,17 @@ class Run:
 
     @property
     def seed(self) -> Any:
-        """The seed, or None where the run does not say."""
+        """The seed, of an evaluation that of the training whose weights it has; None where the run does not say."""
+        if self.training:
+            return self.result.get("training_seed")
         given = [text.split("=", 1)[1] for text in self.overrides if text.lstrip("+").startswith("seed=")]
         seed = self.config.get("seed") if isinstance(self.config, dict) else None
         return seed if seed is not None else int(given[-1]) if given and given[-1].isdigit() else None
+
+    @property
+    def training(self) -> str:
+        """Of an evaluation, what the training of its weights is called with any seed (``checkpoints.training_identity``); else ""."""
+        return str(self.result.get("training") or "") if self.task == "evaluate" else ""
 
     @property
     def last_step(self) -> int | None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from osediff_exp.checkpoints.training_identity import Training
     from osediff_exp.restoration.colour_fix import ColorFix
 
 
@@ -19,11 +20,13 @@ class ImageRestorer(ABC):
     Attributes:
         steps: that it takes for a picture; None: it does not count in steps.
         method: the name of the method that trained it; None: not known, or none did.
+        training: that its weights are of; None: not known, or none.
         color_fix: what gives its outputs the input's colours (see :class:`osediff_exp.restoration.restorer.Restorer`); None: not known.
     """
 
     steps: int | None = None
     method: str | None = None
+    training: Training | None = None
     color_fix: ColorFix | None = None
 
     def tell_steps(self, on_step: Callable[[int, int], None]) -> None:  # noqa: B027 - most methods have nothing to tell

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from osediff_exp.checkpoints.loading import load_checkpoint
+from osediff_exp.checkpoints.training_identity import training_of
 from osediff_exp.data.images import ByteImage
 from osediff_exp.errors import UserError
 from osediff_exp.models.asking import restore_pictures
@@ -154,7 +155,7 @@ class Restorer(ImageRestorer):
             seed=seed,
             negative_prompt=str(loaded.config.get("prompt", {}).get("negative", "")) if negative_prompt is None else negative_prompt,
         )
-        restorer.method = method.get("name")
+        restorer.method, restorer.training = method.get("name"), training_of(loaded.config)
         if backbone is None and restorer.device.type == "cpu":
             suit_cpu(restorer.backbone.unet, restorer.backbone.vae, restorer.generator)  # no networks of the caller's are among them
         return restorer

@@ -223,10 +223,12 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
     figures: Figures = {"dataset": pairs.title, "num_images": len(pairs), "restorer": first.label, **first.averages}
     figures |= {} if first.steps is None else {"sampling_steps": first.steps}
     figures |= {} if first.method is None else {"method": first.method}
+    figures |= _trained(first, "")
     for other in others:
         figures |= {f"{other.label}_{key}": value for key, value in other.averages.items()}
         figures |= {} if other.steps is None else {f"{other.label}_sampling_steps": other.steps}
         figures |= {} if other.color_fix is None else {f"{other.label}_color_fix": other.color_fix}
+        figures |= _trained(other, f"{other.label}_")
     figures |= {f"{result.label}_restore_seconds": result.seconds_per_image for result in others}
     return figures | {
         **dict.fromkeys(missing),
@@ -241,6 +243,12 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
         "peak_memory_gib": peak_memory_gib(device),
         "machine": machine(device),
     }
+
+
+def _trained(result: ArmResult, prefix: str) -> Figures:
+    """Return what tells a report that two evaluations have the same training with two seeds."""
+    training = result.training
+    return {} if training is None else {f"{prefix}training_seed": training.seed, f"{prefix}training": training.key}
 
 
 def _losses(pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -80,3 +81,35 @@ def test_restorers_of_several_evaluations_are_told_apart_and_their_seeds_are_not
 def test_bicubic_evaluated_alone_is_an_arm(tmp_path: Path) -> None:
     run = evaluation(tmp_path, 0, {"bicubic": 24.0})
     assert [row.figures["psnr"] for row in compare(run).arms] == [24.0]
+
+
+def trained(tmp_path: Path, seed: int, *, key: str = "aa", steps: int = 4) -> Path:
+    """An evaluation of networks of two trainings with ``seed``, as a user calls it: checkpoints by their paths."""
+    run = evaluation(tmp_path / f"eval_{seed}", 0, {"one": 27.0 + seed, "many": 25.0, "outputs": 24.0})
+    result = json.loads((run / "result.json").read_text())
+    result |= {"training": "11", "training_seed": seed, "many_training": key, "many_training_seed": seed}
+    (run / "result.json").write_text(json.dumps(result))
+    restorers = f"{{many: {{checkpoint: runs_{seed}/many, steps: {steps}}}}}"
+    (run / ".hydra" / "overrides.yaml").write_text(json.dumps(["task=evaluate", f"checkpoint=runs_{seed}/one", f"restorers={restorers}"]))
+    config = {"task": {"name": "evaluate"}, "seed": 123, "checkpoint": f"runs_{seed}/one"}
+    config |= {"restorers": {"many": {"checkpoint": f"runs_{seed}/many", "steps": steps}, "outputs": "outputs:x"}}
+    (run / "config.yaml").write_text(json.dumps(config))
+    return run
+
+
+def test_networks_of_one_training_with_several_seeds_are_one_arm(tmp_path: Path) -> None:
+    arms = compare([trained(tmp_path, 1), trained(tmp_path, 2)], out_dir=tmp_path / "out").arms
+    assert [(row.label.partition(" (")[0], [run.seed for run in row.runs]) for row in arms] == [
+        ("one", [1, 2]), ("many", [1, 2]), ("outputs", [123]), ("outputs", [123]),
+    ]  # fmt: skip
+    assert len({row.label for row in arms}) == 4
+    assert arms[0].figures["psnr"] == 28.5
+    assert arms[0].intervals["psnr"].low < 28 < 29 < arms[0].intervals["psnr"].high
+
+
+def test_other_trainings_and_other_options_are_other_arms(tmp_path: Path) -> None:
+    other = compare([trained(tmp_path / "a", 1), trained(tmp_path / "a", 2, key="bb")], out_dir=tmp_path / "out").arms
+    assert [len(row.runs) for row in other if row.label.startswith("many")] == [1, 1]
+    options = compare([trained(tmp_path / "b", 1), trained(tmp_path / "b", 2, steps=8)], out_dir=tmp_path / "out").arms
+    assert [len(row.runs) for row in options if row.label.startswith("many")] == [1, 1]
+    assert [len(row.runs) for row in options if row.label.startswith("one")] == [2]
