@@ -1,7 +1,8 @@
 """Layers that keep less for the backward pass: the values and, but for the order of sums, the gradients of PyTorch's and diffusers' own.
 
-A convolution keeps its input for the gradient of its weights, frozen ones too; a GroupNorm and its SiLU keep three maps (four with
-channels last), of which one, the norm's output, is cheap to compute again. In a frozen decoder that is two fifths of all that is kept.
+A convolution keeps its input for the gradient of its weights, frozen ones too; pooling keeps a place of 64 bits for every maximum; a
+GroupNorm and its SiLU keep three maps (four with channels last), of which one, the norm's output, is cheap to compute again. In a frozen
+decoder that is two fifths of all that is kept.
 """
 
 from __future__ import annotations
@@ -13,9 +14,15 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from osediff_exp.models.perceptual import BlurDownsample
+
+WORTH = 1 << 18
+"""Elements of a map from which on a convolution or a block saves memory: below, a call of an autograd function of ours costs more."""
+
 
 def lean_layers(*networks: nn.Module) -> None:
-    """Let ``networks``, in place, keep less: convolutions on any device, residual blocks (``ResnetBlock2D``) on a CPU.
+    """Let ``networks``, in place, keep less: frozen convolutions, maximum pooling and ST-LPIPS's blur on any device, residual blocks
+    (``ResnetBlock2D``) on a CPU; of maps that are worth it.
 
     Parameters stay the same objects. Blocks of another kind than Stable Diffusion's compute as before.
     """
@@ -23,6 +30,10 @@ def lean_layers(*networks: nn.Module) -> None:
         for layer in network.modules():
             if type(layer) is nn.Conv2d:
                 layer.__class__ = LeanConv2d
+            elif type(layer) is nn.MaxPool2d and not layer.return_indices:
+                layer.__class__ = LeanMaxPool2d
+            elif isinstance(layer, BlurDownsample):
+                layer.lean = True
             elif type(layer) is ResnetBlock2D and _is_plain(layer):
                 layer.__class__ = LeanResnetBlock
 
@@ -32,7 +43,7 @@ class LeanConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         trains = weight.requires_grad or (bias is not None and bias.requires_grad)
-        differentiated = torch.is_grad_enabled() and input.requires_grad
+        differentiated = torch.is_grad_enabled() and input.requires_grad and input.numel() >= WORTH
         if trains or not differentiated or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
         found: Tensor = _FrozenConv.apply(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
@@ -60,6 +71,34 @@ class _FrozenConv(torch.autograd.Function):
         return dx.to(ctx.dtype), *(None,) * 6
 
 
+class LeanMaxPool2d(nn.MaxPool2d):
+    """Maximum pooling that looks for the maxima's places again in the backward pass; made by :func:`lean_layers`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and input.requires_grad):
+            return super().forward(input)
+        settings = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        found: Tensor = _MaxPool.apply(input, *settings)
+        return found
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *settings: Any) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.settings = settings
+        return F.max_pool2d(x, *settings)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # the gradient will be differentiated itself
+        with torch.enable_grad():
+            source = x if again else x.detach().requires_grad_()
+            (dx,) = torch.autograd.grad(F.max_pool2d(source, *ctx.settings), source, gradient, create_graph=again)
+        return dx, *(None,) * 5
+
+
 def _channels_last(x: Tensor) -> bool:
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
@@ -69,7 +108,8 @@ class LeanResnetBlock(ResnetBlock2D):
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, h, w) and the timesteps' embedding (B, D) to (B, C', h, w)."""
-        if input_tensor.device.type != "cpu":  # there autocast computes norms in float32
+        small = torch.is_grad_enabled() and input_tensor.numel() < WORTH
+        if small or input_tensor.device.type != "cpu":  # elsewhere autocast computes norms in float32
             return super().forward(input_tensor, temb, *args, **kwargs)
         x = self.conv1(norm_silu(self.norm1, input_tensor))
         if self.time_emb_proj is not None:

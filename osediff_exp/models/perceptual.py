@@ -88,11 +88,13 @@ class BlurDownsample(nn.Module):
     """Low-pass filter (1, 2, 1) x (1, 2, 1) / 16 on a mirrored border of 2 px, then every second pixel: H -> (H + 1) // 2 + 1.
 
     Attributes:
+        lean: keep no map for the backward pass.
         single_precision: compute in float32 under autocast too: on a CPU the backward pass of a bf16 filter by channels is the slower one.
     """
 
     filt: Tensor
     single_precision = False
+    lean = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -106,12 +108,14 @@ class BlurDownsample(nn.Module):
         return self._blurred(x)
 
     def _blurred(self, x: Tensor) -> Tensor:
-        found: Tensor = _Blur.apply(x, self.filt)
-        return found
+        if self.lean:
+            found: Tensor = _Blur.apply(x, self.filt)
+            return found
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self.filt, stride=2, groups=x.shape[1])
 
 
 class _Blur(torch.autograd.Function):
-    """The blur keeps no map for the backward pass: it is linear, and PyTorch's padding and convolution keep a copy of the input each."""
+    """The blur is linear, so no map is needed for its gradient; PyTorch's padding and convolution keep a copy of the input each."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, filt: Tensor) -> Tensor:

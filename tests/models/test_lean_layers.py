@@ -13,13 +13,18 @@ from tiny_parts import make_generator, make_terms, step_inputs, wake_lora
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn import functional as F
 
 from osediff_exp.methods.base import Parts
 from osediff_exp.methods.osediff import OSEDiff
+from osediff_exp.models import lean_layers as module
 from osediff_exp.models.backbone import Backbone, load_backbone
 from osediff_exp.models.lean_layers import LeanConv2d, LeanResnetBlock, lean_layers, norm_silu
 from osediff_exp.models.perceptual import BlurDownsample
+
+
+@pytest.fixture(autouse=True)
+def _small_maps_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORTH", 0)
 
 
 @pytest.fixture
@@ -123,6 +128,23 @@ def test_what_is_differentiated_twice_is_right_twice() -> None:
     assert gradgradcheck(frozen.conv1, (x,))
 
 
+def test_pooling_keeps_no_places() -> None:
+    pool, x = nn.MaxPool2d(3, stride=1, ceil_mode=True), torch.randn(2, 4, 9, 7)
+    assert all(torch.equal(a, b) for a, b in zip(pulled(lean(pool), x), pulled(pool, x), strict=True))
+    assert kept(lean(pool), x) == x.untyped_storage().nbytes() < kept(pool, x)
+    x = torch.randn(1, 2, 5, 5, dtype=torch.double, requires_grad=True)
+    assert gradgradcheck(lean(pool), (x,))
+    both = lean(nn.MaxPool2d(2, return_indices=True))
+    assert isinstance(both(x), tuple)
+
+
+def test_small_maps_are_kept_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = nn.Conv2d(8, 4, 3).requires_grad_(False), torch.randn(2, 8, 6, 4)
+    less = kept(lean(network), x)
+    monkeypatch.setattr(module, "WORTH", x.numel() + 1)
+    assert kept(lean(network), x) == kept(network, x) > less
+
+
 def test_other_layers_stay_what_they_are() -> None:
     blocks = block(up=True), block(dropout=0.5), block(time_embedding_norm="scale_shift"), block(output_scale_factor=2.0)
     for other in blocks:
@@ -136,13 +158,8 @@ def test_other_layers_stay_what_they_are() -> None:
 
 @pytest.mark.parametrize("size", [(7, 9), (8, 10), (3, 4)])
 def test_a_blur_that_keeps_nothing_has_the_gradient_of_one_that_does(size: tuple[int, int]) -> None:
-    blur = BlurDownsample(3)
-    x = torch.randn(2, 3, *size)
-
-    class Plain(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), blur.filt, stride=2, groups=3)
-
-    for got, was in zip(pulled(blur, x), pulled(Plain(), x), strict=True):
+    plain = BlurDownsample(3)
+    blur, x = lean(plain), torch.randn(2, 3, *size)
+    for got, was in zip(pulled(blur, x), pulled(plain, x), strict=True):
         assert torch.allclose(got, was, atol=1e-6)
-    assert kept(blur, x) == blur.filt.untyped_storage().nbytes()
+    assert kept(blur, x) == plain.filt.untyped_storage().nbytes() < kept(plain, x)
