@@ -118,9 +118,11 @@ def _pictures_inputs(run: Run) -> dict[str, dict[str, float]]:
 def _joins(run: Run, arm: list[Run]) -> bool:
     if run.restorer != arm[0].restorer or run.seed is None or run.seed in [other.seed for other in arm]:
         return False
-    one, other = without_seed(run), without_seed(arm[0])
-    same_training = run.training == arm[0].training
-    return same_training and set(one.overrides) == set(other.overrides) and _same_config(run, arm[0])
+    if run.training != arm[0].training:
+        return False
+    own = ("seed", *CHECKPOINTS) if run.training else ("seed",)
+    one, other = ({text for text in each.overrides if not sets(text, *own)} for each in (run, arm[0]))
+    return one == other and _same_config(run, arm[0])
 
 
 def _same_config(one: Run, other: Run) -> bool:
@@ -129,8 +131,8 @@ def _same_config(one: Run, other: Run) -> bool:
         return True
     ours, theirs = flatten(one.config), flatten(other.config)
     changed = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key) and not says_nothing(key)]
-    if one.training and one.restorer:
-        changed = [key for key in changed if not _chooses_checkpoints(key, one.restorer)]
+    if one.training:
+        changed = [key for key in changed if not _chooses_checkpoints(key, str(one.result.get("restorer")))]
     return all(_is_own(one, ours.get(key)) and _is_own(other, theirs.get(key)) for key in changed)
 
 

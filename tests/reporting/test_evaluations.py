@@ -107,6 +107,17 @@ def test_networks_of_one_training_with_several_seeds_are_one_arm(tmp_path: Path)
     assert arms[0].intervals["psnr"].low < 28 < 29 < arms[0].intervals["psnr"].high
 
 
+def test_a_single_restorers_evaluations_join_too(tmp_path: Path) -> None:
+    runs = []
+    for seed in (1, 2):
+        run = evaluation(tmp_path / f"eval_{seed}", 0, {"one": 27.0 + seed}, seed=123, checkpoint=f"runs_{seed}/one", restorers=None)
+        result = json.loads((run / "result.json").read_text()) | {"training": "11", "training_seed": seed}
+        (run / "result.json").write_text(json.dumps(result))
+        (run / ".hydra" / "overrides.yaml").write_text(json.dumps(["task=evaluate", f"checkpoint=runs_{seed}/one"]))
+        runs.append(run)
+    assert [[run.seed for run in row.runs] for row in compare(runs, out_dir=tmp_path / "out").arms] == [[1, 2]]
+
+
 def test_other_trainings_and_other_options_are_other_arms(tmp_path: Path) -> None:
     other = compare([trained(tmp_path / "a", 1), trained(tmp_path / "a", 2, key="bb")], out_dir=tmp_path / "out").arms
     assert [len(row.runs) for row in other if row.label.startswith("many")] == [1, 1]
