@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What decides what is learnt. How it is logged, named and resumed does not. Earlier stages (``method.needs``) do, but only their folders are
-# known here, which every seed has of its own: that they were trained alike is not checked.
+# What decides what is learnt. How it is logged, named and resumed does not. Earlier stages (``method.needs``) do, but their folders alone
+# are known here, and every seed has its own: that they were trained alike is not checked.
 _DECIDES = (
     "lambda1", "lambda2", "init", "backbone", "prompt", "degradation", "data", "optimizer", "generator", "method", "loss", "trainer",
 )  # fmt: skip
