@@ -88,8 +88,21 @@ def test_other_ranks_factors_or_layers_are_refused_and_nothing_is_copied(train: 
     with pytest.raises(UserError, match=r"has unet_alpha=rank, this run generator.unet_alpha=fixed"):
         start_from(tmp_path / "lora", other, backbone, {"unet_rank": 4, "unet_alpha": "fixed"})
     with pytest.raises(UserError, match=r"does not fit: .*give init=.* the generator settings of its run"):
-        start_from(tmp_path / "lora", generator(backbone, train_vae_decoder=True), backbone, {})
+        start_from(tmp_path / "lora", generator(backbone, train_vae_encoder=False), backbone, {"train_vae_encoder": False})
     assert all(torch.equal(before[name], tensor) for name, tensor in trained_tensors(other).items())
+
+
+@pytest.mark.parametrize("part", ["train_vae_encoder", "train_vae_decoder", "train_unet", "train_conv_in"])
+def test_a_part_that_trains_here_alone_begins_as_initialised(train: Train, tmp_path: Path, backbone: Backbone, part: str) -> None:
+    parts = {"train_vae_encoder": True, "train_vae_decoder": True, "train_unet": True, "train_conv_in": True}
+    write_lora_folder(train(**parts | {part: False}), tmp_path / "lora")
+    started = generator(backbone, **parts)
+    fresh = {name: tensor.detach().clone() for name, tensor in started.own_tensors().items()}
+    assert start_from(tmp_path / "lora", started, backbone, parts) == 7
+    saved = load_checkpoint(tmp_path / "lora", backbone=backbone).generator.own_tensors()
+    own = started.own_tensors()
+    assert own.keys() > saved.keys()
+    assert all(torch.equal(own[name], saved[name] if name in saved else fresh[name]) for name in own)
 
 
 def test_a_start_on_another_backbone_says_that_null_starts_from_nothing(train: Train, tmp_path: Path) -> None:
