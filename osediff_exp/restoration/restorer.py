@@ -20,6 +20,7 @@ from osediff_exp.models.asking import restore_pictures
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.cpu_kernels import suit_cpu
 from osediff_exp.models.generator_base import Generator
+from osediff_exp.models.lean_layers import lean_layers
 from osediff_exp.models.light_decoder import LightDecoder, load_light_decoder
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
@@ -157,7 +158,9 @@ class Restorer(ImageRestorer):
         )
         restorer.method, restorer.training = method.get("name"), training_of(loaded.config)
         if backbone is None and restorer.device.type == "cpu":
-            suit_cpu(restorer.backbone.unet, restorer.backbone.vae, restorer.generator)  # no networks of the caller's are among them
+            networks = restorer.backbone.unet, restorer.backbone.vae, restorer.generator  # none of the caller's is among them
+            suit_cpu(*networks)
+            lean_layers(*networks)  # without gradients: SiLU in place
         return restorer
 
     @overload
