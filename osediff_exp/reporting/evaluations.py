@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from osediff_exp.reporting.runs import Run
+    from osediff_exp.reporting.runs import Run, Status
 
 BICUBIC = "bicubic"
 _SECONDS = "restore_seconds"  # every restorer has them, also one that failed
 # Numbers of the evaluation as a whole; any other number, and these texts, are the first restorer's own.
 _OF_ALL = ("num_images", "num_problems", "num_failed", "metrics_seconds", "peak_memory_gib", "seconds")
-_OF_FIRST = ("restorer", "method", "color_fix", "checkpoint", "decoder", "training")
+_OWN_LOSS = "lost_by_restorer"
+_OF_FIRST = ("restorer", "method", "color_fix", "checkpoint", "decoder", "training", _OWN_LOSS)
 
 
 def by_restorer(run: Run) -> list[Run]:
@@ -42,13 +43,24 @@ def by_restorer(run: Run) -> list[Run]:
 def _of(run: Run, label: str, figures: Mapping[str, dict[str, Any]], *, several: bool) -> Run:
     shared = {key: value for key, value in run.result.items() if key in figures[""]}
     bicubic = {f"{BICUBIC}_{key}": value for key, value in figures.get(BICUBIC, {}).items() if as_number(value) is not None}
+    status, error = _how_it_ended(run, str(figures[label].get(_OWN_LOSS) or ""))
     return replace(
         run,
+        status=status,
+        error=error,
         restorer=label if several else "",
         result=shared | {"restorer": label} | figures[label] | bicubic,
         per_image=read_per_image(run.folder / "per_image.csv", label),
         pictures=run.pictures | {"output": output_pictures(run.folder, label)},
     )
+
+
+def _how_it_ended(run: Run, own: str) -> tuple[Status, str]:
+    """Return status and error of a restorer that lost ``own``: what another one lost is not its."""
+    if run.status != "partial" or "lost" not in run.result:  # the latter: written before evaluations said who lost what
+        return run.status, run.error
+    lost = "; ".join(text for text in (own, str(run.result["lost"] or "")) if text)
+    return ("failed" if own.startswith("failed: ") else "partial" if lost else "done"), lost
 
 
 def _labels(path: Path) -> list[str]:

@@ -223,16 +223,17 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
     figures: Figures = {"dataset": pairs.title, "num_images": len(pairs), "restorer": first.label, **first.averages}
     figures |= {} if first.steps is None else {"sampling_steps": first.steps}
     figures |= {} if first.method is None else {"method": first.method}
-    figures |= _trained(first, "")
+    figures |= _trained(first, "") | _lost(first, "")
     for other in others:
         figures |= {f"{other.label}_{key}": value for key, value in other.averages.items()}
         figures |= {} if other.steps is None else {f"{other.label}_sampling_steps": other.steps}
         figures |= {} if other.color_fix is None else {f"{other.label}_color_fix": other.color_fix}
-        figures |= _trained(other, f"{other.label}_")
+        figures |= _trained(other, f"{other.label}_") | _lost(other, f"{other.label}_")
     figures |= {f"{result.label}_restore_seconds": result.seconds_per_image for result in others}
     return figures | {
         **dict.fromkeys(missing),
         "missing": "; ".join(f"{key}: {why}" for key, why in missing.items()) or None,
+        "lost": "; ".join(_common_losses(pairs, missing)) or None,
         "num_problems": len(pairs.problems) + sum(len(result.problems) for result in results),
         "num_failed": sum(bool(result.error) for result in results),
         "restore_seconds": first.seconds_per_image,
@@ -251,10 +252,23 @@ def _trained(result: ArmResult, prefix: str) -> Figures:
     return {} if training is None else {f"{prefix}training_seed": training.seed, f"{prefix}training": training.key}
 
 
+def _lost(result: ArmResult, prefix: str) -> Figures:
+    """Return what this restorer lost, so that a report says it of no other."""
+    lost = _own_losses(result)
+    return {f"{prefix}lost_by_restorer": "; ".join(lost)} if lost else {}
+
+
 def _losses(pairs: PairSet, results: list[ArmResult], missing: Mapping[str, str]) -> list[str]:
     """Return a clause for each kind of thing that was lost."""
+    return _common_losses(pairs, missing) + [f"{result.label} {text}" for result in results for text in _own_losses(result)]
+
+
+def _common_losses(pairs: PairSet, missing: Mapping[str, str]) -> list[str]:
     lost = [f"{len(pairs.problems)} pictures of the test set take no part: {describe(pairs.problems)}"] if pairs.problems else []
-    lost += [f"{result.label} failed: {result.error}" for result in results if result.error]
-    lost += [f"{result.label} lacks {len(result.problems)} pictures: {describe(result.problems)}" for result in results if result.problems]
-    lost += [f"{result.label}: {text}" for result in results for text in result.failed]
     return lost + ([f"metrics that are missing: {', '.join(missing)} (see missing in result.json)"] if missing else [])
+
+
+def _own_losses(result: ArmResult) -> list[str]:
+    lost = [f"failed: {result.error}"] if result.error else []
+    lost += [f"lacks {len(result.problems)} pictures: {describe(result.problems)}"] if result.problems else []
+    return lost + [f"is short of figures: {text}" for text in result.failed]

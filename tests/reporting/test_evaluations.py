@@ -35,6 +35,22 @@ def evaluation(folder: Path, number: int, means: dict[str, float | None], **more
     return run
 
 
+def test_what_one_restorer_lost_is_said_of_it_alone(tmp_path: Path) -> None:
+    run = evaluation(tmp_path, 0, {"a": 27.0, "b": 26.0, "c": None})
+    lost = "b lacks 1 pictures: p5; c failed: no memory"
+    (run / "error.txt").write_text(f"evaluate: {lost}\n")
+    result = json.loads((run / "result.json").read_text()) | {"lost": None}
+    result |= {"b_lost_by_restorer": "lacks 1 pictures: p5", "c_lost_by_restorer": "failed: no memory"}
+    (run / "result.json").write_text(json.dumps(result))
+    assert [(row.label, row.status) for row in compare(run).arms] == [("a", "done"), ("b", "partial"), ("c", "failed")]
+    assert [run.error for _, run in compare(run).problems] == ["lacks 1 pictures: p5", "failed: no memory"]
+    (run / "result.json").write_text(json.dumps(result | {"lost": "2 pictures of the test set take no part"}))
+    assert {row.status for row in compare(run).arms[:2]} == {"partial"}
+    del result["lost"]  # as evaluations before this key
+    (run / "result.json").write_text(json.dumps(result))
+    assert {row.status for row in compare(run).arms} == {"partial"}
+
+
 def test_bicubic_named_first_is_the_reference_and_no_arm(tmp_path: Path) -> None:
     for number, (label, mean) in enumerate((("a", 27.0), ("b", 25.0))):
         evaluation(tmp_path, number, {"bicubic": 24.0, label: mean})

@@ -161,6 +161,10 @@ def test_what_is_lost_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
     assert (figures["num_images"], figures["num_problems"], figures["num_failed"]) == (3, 3, 1)
     assert {"psnr", "outputs_psnr"} <= figures.keys()
     assert "damaged_psnr" not in figures
+    assert figures["lost"].startswith("1 pictures of the test set take no part: a (missing")
+    assert figures["outputs_lost_by_restorer"].startswith("lacks 2 pictures: c")
+    assert figures["damaged_lost_by_restorer"].startswith("failed: ")
+    assert "lost_by_restorer" not in figures
     assert "| outputs |  | 1 |" in (tmp_path / "run" / "comparison.md").read_text()
     with (tmp_path / "run" / "unmatched.csv").open() as file:
         lost = [(row["restorer"], row["name"], row["problem"]) for row in csv.DictReader(file)]
