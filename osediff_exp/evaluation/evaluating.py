@@ -64,6 +64,7 @@ class ArmResult:
         method: that trained it; None: not known.
         color_fix: that it applies to its outputs; None: not known.
         training: that its weights are of; None: not known.
+        originals: what tells the originals that it was scored against from others.
     """
 
     label: str
@@ -80,6 +81,7 @@ class ArmResult:
     method: str | None = None
     color_fix: str | None = None
     training: Training | None = None
+    originals: str = ""
 
     @property
     def seconds_per_image(self) -> float:
@@ -118,7 +120,7 @@ def evaluate_arm(
     result.rows, result.notes, result.lacking = scorer.table(), scorer.notes(), list(scorer.gaps())
     if result.rows and not result.error:
         result.averages = {key: value for key, value in scorer.averages().items() if value is not None and math.isfinite(value)}
-    result.failed = scorer.failed()
+    result.failed, result.originals = scorer.failed(), scorer.originals
     scorer.write_tracebacks(log_dir, f"{result.label}.")
     return result
 

@@ -7,6 +7,7 @@ import io
 import math
 import traceback
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,11 +65,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the metrics say of one picture: figures, what the metrics of the set need of it (absent where it is too small for one), and the
-    errors of those that failed."""
+    """What the metrics say of one picture: figures, what the metrics of the set need of it (absent where it is too small for one), the
+    errors of those that failed, and what tells its original from another (its pixels' hash)."""
 
     figures: dict[str, float]
     described: dict[str, list[Tensor]]
+    original: str
     failed: dict[str, Failure] = field(default_factory=dict)
 
 
@@ -94,6 +96,7 @@ class Scorer:
         self._networks = [metric for metric in self.metrics.values() if next(metric.parameters(), None) is not None]
         self._set_metrics = {key: metric for key, metric in self.metrics.items() if isinstance(metric, SetMetric)}
         self._members: dict[str, list[str]] = {key: [] for key in self._set_metrics}  # the pictures in each one's set, in order
+        self._originals: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
         self.failures: dict[str, dict[str, Failure]] = {}
         for metric in self._networks:
@@ -121,6 +124,7 @@ class Scorer:
             self._members[key].append(name)
         for key, failure in measured.failed.items():
             self._note_failure(key, name, failure)
+        self._originals[name] = measured.original
         self.rows.append({"name": name, **measured.figures})
         return self.rows[-1]
 
@@ -132,7 +136,7 @@ class Scorer:
     def measure(self, pred: Tensor, target: Tensor) -> Measured:
         """Return what the metrics say of one picture (see :meth:`add`) and keep nothing; without networks it may run in several threads."""
         images = _batch(pred), _batch(target)
-        measured = Measured({}, {})
+        measured = Measured({}, {}, original=_pixels_hash(images[1]))
         for key, metric in self.metrics.items():
             try:
                 if isinstance(metric, SetMetric):
@@ -145,6 +149,12 @@ class Scorer:
             except Exception as error:  # memory, a library's own error: hours of restoring must not be lost to it
                 measured.failed[key] = _failure(error)
         return measured
+
+    @property
+    def originals(self) -> str:
+        """What tells the originals that were scored against, with their names, from others: 16 hexadecimal digits."""
+        lines = [f"{name}\0{digest}" for name, digest in sorted(self._originals.items())]
+        return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
     def table(self) -> list[Row]:
         """Return the rows, each with the picture's contribution to the figures of the set, where a metric has contributions."""
@@ -213,6 +223,12 @@ class Scorer:
         """Write ``PREFIXMETRIC.error.log`` with the first error of each metric that failed."""
         for key, failures in self.failures.items():
             write_atomically(folder / f"{prefix}{key}.error.log", next(iter(failures.values())).traceback)
+
+
+def _pixels_hash(image: Tensor) -> str:
+    """Return a hash of a picture's sides and pixels, of 8 bit."""
+    pixels = image.mul(255).round().byte().contiguous().cpu().numpy()
+    return blake2b(pixels.tobytes(), digest_size=8, salt=repr(pixels.shape[-2:]).encode()[:16]).hexdigest()
 
 
 def _failure(error: Exception) -> Failure:

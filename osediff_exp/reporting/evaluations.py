@@ -21,7 +21,7 @@ _SECONDS = "restore_seconds"  # every restorer has them, also one that failed
 # Numbers of the evaluation as a whole; any other number, and these texts, are the first restorer's own.
 _OF_ALL = ("num_images", "num_problems", "num_failed", "metrics_seconds", "peak_memory_gib", "seconds")
 _OWN_LOSS = "lost_by_restorer"
-_OF_FIRST = ("restorer", "method", "color_fix", "checkpoint", "decoder", "training", _OWN_LOSS)
+_OF_FIRST = ("restorer", "method", "color_fix", "checkpoint", "decoder", "training", "originals", _OWN_LOSS)
 
 
 def by_restorer(run: Run) -> list[Run]:

@@ -1,6 +1,7 @@
 """What the arms were tested on: whether pictures of one name are the same original, and the same low-quality picture of it.
 
-The figures of the bicubic enlargement tell inputs apart, picture by picture; the saved originals tell why they differ.
+The figures of the bicubic enlargement tell inputs apart, picture by picture; the saved originals tell why they differ. Evaluations and
+scores name their originals by a hash, with or without a bicubic enlargement beside them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from osediff_exp.reporting.runs import Run
 
 BICUBIC = "bicubic_"
+ORIGINALS = "originals"
+"""In ``result.json``: the hash of the originals' names and pixels."""
 _EXACT = ("psnr", "ssim")  # where there are any, they decide: networks and fits differ more between machines
 _TOLERANCE = 1e-3  # relative: what rounding on different machines may change
 _MOST_LABELS = 3
@@ -51,6 +54,8 @@ def seen(one: Run, other: Run) -> Seen:
     """
     if not (one.per_image and other.per_image):
         return "same" if agree(of_inputs(one.result), of_inputs(other.result)) else "other inputs"
+    if one.per_image.keys() == other.per_image.keys() and _named_otherwise(one, other):
+        return "other originals"
     shared = [name for name in one.per_image if name in other.per_image]
     mine, theirs = ({name: _of_picture(run.per_image[name]) for name in shared} for run in (one, other))
     known = any(mine.values()) and any(theirs.values())
@@ -59,6 +64,11 @@ def seen(one: Run, other: Run) -> Seen:
     if False in originals or (known and apart and True not in originals):
         return "other originals"
     return "other inputs" if known and apart else "same"
+
+
+def _named_otherwise(one: Run, other: Run) -> bool:
+    first, second = (run.result.get(ORIGINALS) for run in (one, other))
+    return bool(first and second and first != second)
 
 
 def _of_picture(values: Mapping[str, float]) -> dict[str, float]:
@@ -106,9 +116,11 @@ def inputs_note(groups: Sequence[tuple[Sequence[Row], Seen]]) -> str:
         return ""
     listed = "; ".join(_listed([row.label for row in members]) for members, _ in groups)
     if any(how == "other originals" for _, how in groups):
+        hashed = all(run is not None and run.result.get(ORIGINALS) for members, _ in groups for run in [tested_on(members[0])])
+        advice = "" if hashed else " Where only the degradation differs, images/hq of the run folders would show it."
         return (
             f"The arms were tested on different originals, though pictures share their names ({listed}): arms of different groups are not "
-            "paired, and no best is marked. Where only the degradation differs, images/hq of the run folders would show it."
+            f"paired, and no best is marked.{advice}"
         )
     return f"The arms were tested on different inputs ({listed}), so each group has its own bicubic reference and no best is marked."
 

@@ -223,12 +223,12 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
     figures: Figures = {"dataset": pairs.title, "num_images": len(pairs), "restorer": first.label, **first.averages}
     figures |= {} if first.steps is None else {"sampling_steps": first.steps}
     figures |= {} if first.method is None else {"method": first.method}
-    figures |= _trained(first, "") | _lost(first, "")
+    figures |= _identity(first, "") | _lost(first, "")
     for other in others:
         figures |= {f"{other.label}_{key}": value for key, value in other.averages.items()}
         figures |= {} if other.steps is None else {f"{other.label}_sampling_steps": other.steps}
         figures |= {} if other.color_fix is None else {f"{other.label}_color_fix": other.color_fix}
-        figures |= _trained(other, f"{other.label}_") | _lost(other, f"{other.label}_")
+        figures |= _identity(other, f"{other.label}_") | _lost(other, f"{other.label}_")
     figures |= {f"{result.label}_restore_seconds": result.seconds_per_image for result in others}
     return figures | {
         **dict.fromkeys(missing),
@@ -246,10 +246,11 @@ def make_figures(config: DictConfig, pairs: PairSet, results: list[ArmResult], m
     }
 
 
-def _trained(result: ArmResult, prefix: str) -> Figures:
-    """Return what tells a report that two evaluations have the same training with two seeds."""
+def _identity(result: ArmResult, prefix: str) -> Figures:
+    """Return what tells a report that two evaluations have the same training with two seeds, and the same originals."""
     training = result.training
-    return {} if training is None else {f"{prefix}training_seed": training.seed, f"{prefix}training": training.key}
+    figures: Figures = {f"{prefix}originals": result.originals}
+    return figures if training is None else figures | {f"{prefix}training_seed": training.seed, f"{prefix}training": training.key}
 
 
 def _lost(result: ArmResult, prefix: str) -> Figures:

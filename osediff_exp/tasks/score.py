@@ -95,7 +95,7 @@ def figures_of(scorer: Scorer, problems: list[Problem]) -> Figures:
 
     ``num_images_METRIC`` stands beside an average that leaves pictures out.
     """
-    figures: Figures = {"num_images": len(scorer.rows), **scorer.averages()}
+    figures: Figures = {"num_images": len(scorer.rows), "originals": scorer.originals, **scorer.averages()}
     figures |= {f"num_images_{key}": len(scorer.rows) - len(names) for key, names in scorer.gaps().items()}
     figures["missing"] = "; ".join(f"{key}: {reason}" for key, reason in scorer.missing.items()) or None
     return figures | {f"num_{kind.replace('-', '')}": count for kind, count in count_problems(problems).items()}

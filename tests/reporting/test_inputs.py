@@ -53,6 +53,16 @@ def test_without_figures_of_the_inputs_only_saved_originals_can_speak(files: lis
     assert seen(run(bicubic_psnr=22.0), run(bicubic_psnr=24.0)) == "other inputs", "no table of pictures: the whole set's figure"
 
 
+def test_scores_name_their_originals_by_a_hash() -> None:
+    def scored(originals: str, names: str = "ab") -> Run:
+        return Run(Path("r"), "r", "done", result={"originals": originals}, per_image={name: {"psnr": 25.0} for name in names})
+
+    assert seen(scored("1f"), scored("1f")) == "same"
+    assert seen(scored("1f"), scored("2e")) == "other originals"
+    assert seen(scored("1f"), scored("2e", "a")) == "same", "a hash of other names says nothing of the shared ones"
+    assert seen(scored("1f"), run({"a": 22.0, "b": 22.0})) == "same", "a training has none"
+
+
 def sweep(folder: Path, originals: list[dict[str, Image.Image]], bicubic: list[float]) -> Path:
     """Two arms on these originals with these bicubic PSNRs; the second is better by 1 dB on every name."""
     for number, (pictures, value) in enumerate(zip(originals, bicubic, strict=True)):

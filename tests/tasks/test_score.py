@@ -79,6 +79,14 @@ def test_a_whole_job_is_flat_and_lists_no_problem(folders: tuple[Path, Path], tm
     assert "PSNR-Y" in printed
 
 
+def test_the_originals_are_told_from_others_of_the_same_names(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    pred, gt = folders
+    originals = score.run(configuration(pred, gt), tmp_path)["originals"]
+    assert re.fullmatch(r"[0-9a-f]{16}", str(originals))
+    assert score.run(configuration(gt, gt), tmp_path)["originals"] == originals
+    assert score.run(configuration(gt, pred), tmp_path)["originals"] != originals
+
+
 def test_every_file_that_cannot_be_scored_is_listed_and_the_rest_counts(folders: tuple[Path, Path], tmp_path: Path) -> None:
     pred, gt = folders
     whole = score.run(configuration(pred, gt), tmp_path)
