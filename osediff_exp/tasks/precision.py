@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import statistics
 import time
@@ -71,7 +72,12 @@ def _chosen(config: DictConfig, backbone: Backbone) -> str:
 
 
 def decoder_seconds(backbone: Backbone, *, batch: int, side: int) -> tuple[float, float]:
-    """Return the median seconds of D's forward and backward pass on ``batch`` crops of ``side`` px, in float32 and under bf16 autocast."""
+    """Return the median seconds of D's forward and backward pass on ``batch`` crops of ``side`` px, in float32 and under bf16 autocast, each as
+    a training would have it (:func:`suit_networks`).
+    """
+    networks = {False: copy.deepcopy(backbone.vae), True: copy.deepcopy(backbone.vae)}
+    lean_layers(*networks.values())
+    suit_cpu(networks[True])
     factor = backbone.vae_factor
     shape = (batch, backbone.vae.config.latent_channels, side // factor, side // factor)
     z = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(next(backbone.vae.parameters())).requires_grad_()
@@ -79,7 +85,7 @@ def decoder_seconds(backbone: Backbone, *, batch: int, side: int) -> tuple[float
     def seconds(*, mixed: bool) -> float:
         started = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16) if mixed else nullcontext():
-            image = backbone.vae.decode(z).sample
+            image = networks[mixed].decode(z).sample
         torch.autograd.grad(image.float().square().mean(), z)
         return time.perf_counter() - started
 

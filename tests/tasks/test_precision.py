@@ -51,7 +51,9 @@ def test_ranks_must_not_differ(backbone: Backbone, speed: float) -> None:
 
 
 def test_the_measurement_leaves_no_gradient_behind(backbone: Backbone) -> None:
+    kinds = [type(layer) for layer in backbone.vae.modules()]
     single, mixed = decoder_seconds(backbone, batch=1, side=16)
+    assert kinds == [type(layer) for layer in backbone.vae.modules()], "the copies are measured"
     assert min(single, mixed) > 0
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
