@@ -72,8 +72,9 @@ def _chosen(config: DictConfig, backbone: Backbone) -> str:
 
 
 def decoder_seconds(backbone: Backbone, *, batch: int, side: int) -> tuple[float, float]:
-    """Return the median seconds of D's forward and backward pass on ``batch`` crops of ``side`` px, in float32 and under bf16 autocast, each as
-    a training would have it (:func:`suit_networks`).
+    """Return the median seconds of D's forward and backward pass on ``batch`` crops of ``side`` px, in float32 and under bf16 autocast.
+
+    Each is measured as a training would have it (:func:`suit_networks`).
     """
     networks = {False: copy.deepcopy(backbone.vae), True: copy.deepcopy(backbone.vae)}
     lean_layers(*networks.values())
