@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "ReportSettings", "Row", "compare"]
 
+_TIMES = {"train_seconds": "Training", "restore_seconds": "Seconds per image"}
+"""The figure that is an arm's time, the first that there is, and its heading."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -94,13 +97,27 @@ class Comparison:
 
     @property
     def time_key(self) -> str:
-        """The figure shown as an arm's time: that of the training alone, as the first arm of a process also loads the libraries."""
-        return "train_seconds" if any("train_seconds" in row.figures for row in self.arms) else "seconds"
+        """The figure shown as an arm's time.
+
+        That of the training alone, as the first arm of a process also loads the libraries; of evaluations, of which several arms may be one
+        run, that of a picture.
+        """
+        present = {key for row in self.arms for key in row.figures}
+        return next((key for key in _TIMES if key in present), "seconds")
 
     @property
     def time_title(self) -> str:
         """The heading of that figure."""
-        return "Training" if self.time_key == "train_seconds" else "Time"
+        return _TIMES.get(self.time_key, "Time")
+
+    @property
+    def steps_title(self) -> str:
+        """The heading of :meth:`steps`."""
+        return "Sampling steps" if self.time_key == "restore_seconds" else "Steps"
+
+    def steps(self, row: Row) -> Any:
+        """Return how many steps an arm trained; of an evaluation, how many it takes for a picture; None: not known."""
+        return row.figures.get("sampling_steps") if self.time_key == "restore_seconds" else row.steps
 
     def behind_text(self, row: Row, metric: Metric) -> str:
         """Return what stands beside a mean to say what is behind it ("6 pictures"); "" where it is the same for all arms."""

@@ -70,10 +70,10 @@ def _table(comparison: Comparison) -> str:
         name = escape(row.label) + ("" if row.status in ("done", "reference") else f" ({row.status})")
         cells = [_cell(comparison, place, metric) for metric in comparison.metrics]
         seeds = [f"{len(row.done)}" if row.runs else "-"] if comparison.has_seeds else []
-        extras = [escape(show_figure("steps", row.steps)), escape(show_figure(comparison.time_key, comparison.time(row)))]
+        extras = [escape(show_figure("steps", comparison.steps(row))), escape(show_figure(comparison.time_key, comparison.time(row)))]
         lines.append([name, *cells, *seeds, *extras])
     seeds_heading = ["Seeds"] if comparison.has_seeds else []
-    return _markdown(["Arm", *_headings(comparison), *seeds_heading, "Steps", comparison.time_title], lines)
+    return _markdown(["Arm", *_headings(comparison), *seeds_heading, comparison.steps_title, comparison.time_title], lines)
 
 
 def _cell(comparison: Comparison, place: int, metric: Metric) -> str:

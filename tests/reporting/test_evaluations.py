@@ -35,6 +35,17 @@ def evaluation(folder: Path, number: int, means: dict[str, float | None], **more
     return run
 
 
+def test_an_arm_s_cost_is_a_picture_s_and_no_evaluation_s(tmp_path: Path) -> None:
+    run = evaluation(tmp_path, 0, {"a": 27.0, "b": 26.0})
+    result = json.loads((run / "result.json").read_text()) | {"seconds": 500.0, "sampling_steps": 1, "b_sampling_steps": 10}
+    (run / "result.json").write_text(json.dumps(result))
+    write_comparison(run)
+    first, *lines = [line for line in (run / "comparison.md").read_text().splitlines() if line.startswith("| ")]
+    assert first.endswith("| Sampling steps | Seconds per image |")
+    assert next(line for line in lines if line.startswith("| a ")).endswith("| 1 | 1 s |")
+    assert next(line for line in lines if line.startswith("| b ")).endswith("| 10 | 2 s |")
+
+
 def test_what_one_restorer_lost_is_said_of_it_alone(tmp_path: Path) -> None:
     run = evaluation(tmp_path, 0, {"a": 27.0, "b": 26.0, "c": None})
     lost = "b lacks 1 pictures: p5; c failed: no memory"
