@@ -66,11 +66,20 @@ def carries_configuration(path: str | Path) -> bool:
     Raises:
         UserError: the file is not there, or damaged.
     """
+    return configuration_of(path) is not None
+
+
+def configuration_of(path: str | Path) -> dict[str, Any] | None:
+    """Return the configuration that a checkpoint of any kind carries, as plain data; None for ``osediff.pkl``. Nothing is built.
+
+    Raises:
+        UserError: the file is not there, or damaged.
+    """
     found = _find(checkpoint_path(path))
     if found.is_dir():
-        return True
+        return dict(read_record(found).get("config") or {})
     content = read_pickle(found)
-    return is_own(content) and recorded(content, found) is not None
+    return recorded(content, found) if is_own(content) else None
 
 
 def _find(path: Path) -> Path:

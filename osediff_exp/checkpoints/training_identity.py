@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What decides what is learnt. How it is logged, named and resumed does not. Earlier stages (``method.needs``) do, but their folders alone
-# are known here, and every seed has its own: that they were trained alike is not checked.
+# What decides what is learnt. How it is logged, named and resumed does not, nor where the earlier stages lie (``method.needs``), as every
+# seed has its own: which trainings they are of stands in ``STAGES``.
+STAGES = "stages"
+"""In a checkpoint's configuration: name of a part that ``method.needs`` names -> the key of the training that gave it."""
 _DECIDES = (
     "lambda1", "lambda2", "init", "backbone", "prompt", "degradation", "data", "optimizer", "generator", "method", "loss", "trainer",
+    STAGES,
 )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from osediff_exp.checkpoints.loading import load_checkpoint
+from osediff_exp.checkpoints.loading import configuration_of, load_checkpoint
+from osediff_exp.checkpoints.training_identity import training_of
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.generator_base import Generator
@@ -55,6 +56,16 @@ def earlier_generators(runs: Mapping[str, str], backbone: Backbone, *, packages:
         except UserError as error:
             raise UserError(f"method.needs.{name}={where}: {error}") from error
     return found
+
+
+def earlier_trainings(runs: Mapping[str, str]) -> dict[str, str]:
+    """Return which training each of :func:`earlier_runs` is of, whatever its seed (``checkpoints.training_identity``), where it says so.
+
+    Raises:
+        UserError: a run's checkpoint is not there, or damaged.
+    """
+    trainings = {name: training_of(configuration_of(where) or {}) for name, where in runs.items()}
+    return {name: training.key for name, training in trainings.items() if training is not None}
 
 
 def _command(made_by: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from osediff_exp.callbacks.training_time import TrainingTime
 from osediff_exp.callbacks.wandb_run import WandbRun, closed_as_failed
 from osediff_exp.checkpoints.own import run_record
 from osediff_exp.checkpoints.starting import start_from
+from osediff_exp.checkpoints.training_identity import STAGES
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.models.complexity import measure_parameters
@@ -37,7 +38,7 @@ from osediff_exp.tasks.precision import suit_networks, with_precision
 from osediff_exp.tasks.prompting import build_prompts, feature_store, log_cache
 from osediff_exp.tasks.ranks import finish_distributed, leave_process_group, ranks_watched
 from osediff_exp.tasks.resuming import Start, start_of
-from osediff_exp.tasks.stages import earlier_runs
+from osediff_exp.tasks.stages import earlier_runs, earlier_trainings
 
 Figures = dict[str, float | int | str | None]
 
@@ -121,9 +122,16 @@ def build_module(config: DictConfig, backbone: Backbone, run_dir: Path | None = 
         log_every=config.trainer.log_every,
         max_bad_steps=config.trainer.max_bad_steps,
         val_steps=config.trainer.val_steps,
-        record=run_record(OmegaConf.to_container(config, resolve=True, enum_to_str=True)),
+        record=run_record(_recorded(config, run_dir)),
         open_features=feature_store(config, backbone),
     )
+
+
+def _recorded(config: DictConfig, run_dir: Path | None) -> dict[str, Any]:
+    """Return the configuration as plain data, and beside it which trainings the earlier stages are of."""
+    plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    stages = earlier_trainings(earlier_runs(config, run_dir))
+    return plain | {STAGES: stages} if stages else plain
 
 
 def build_trainer(config: DictConfig, run_dir: Path, start: Start, more: Sequence[pl.Callback] = ()) -> pl.Trainer:

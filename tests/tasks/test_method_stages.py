@@ -11,6 +11,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from osediff_exp.checkpoints.training_identity import training_of
 from osediff_exp.cli.arguments import parse_arguments
 from osediff_exp.cli.preflight import make_plan
 from osediff_exp.cli.resolvers import register_resolvers
@@ -108,6 +109,18 @@ def test_the_teacher_has_the_students_other_overrides(backbone: Backbone, backbo
     note_overrides(tmp_path / "7_student", "method=sinsr", "trainer.max_steps=7", *short)
     with pytest.raises(UserError, match=r"give method\.needs\.teacher=RUN, or put it before this one"):
         earlier_runs(student, tmp_path / "7_student")
+
+
+def test_a_checkpoint_says_which_training_its_teacher_is_of(backbone: Backbone, backbone_folder: Path, tmp_path: Path) -> None:
+    """So that students of one seed each are joined in a report only where their teachers were trained alike."""
+    keys = []
+    for number, teacher in enumerate((["seed=1"], ["seed=2"], ["seed=1", "trainer.max_steps=7"])):
+        run = finished_run(backbone, backbone_folder, tmp_path / str(number), "method=resshift", "generator.T=3", *teacher)
+        config = configuration(backbone_folder, "method=sinsr", teacher[0], "generator.T=3", f"method.needs.teacher={run}")
+        training = training_of(build_module(config, backbone, tmp_path).record["config"])
+        assert training is not None
+        keys.append(training.key)
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_single_run_takes_nothing_that_stands_beside_it(backbone: Backbone, backbone_folder: Path, tmp_path: Path) -> None:
