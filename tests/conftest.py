@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is there: workers whose threads outnumber the cores wait for one another
 
 import osediff_exp  # noqa: F401
 from osediff_exp.cli.resolvers import register_resolvers
