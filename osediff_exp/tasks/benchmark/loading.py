@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,12 @@ def _processor_seconds() -> float:
 def loading(config: DictConfig, run_dir: Path) -> Figures:
     """Return ``data_samples_per_second`` as configured and by workers, and the processor milliseconds of a sample: its photo decoded each
     time, kept in memory (``data.cache_images``) and on disk (``data.cache_dir``; by workers too)."""
-    count = config.benchmark.num_batches
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more processes than cores: that is what is measured
+        return _loading(config, run_dir, count=config.benchmark.num_batches)
+
+
+def _loading(config: DictConfig, run_dir: Path, *, count: int) -> Figures:
     figures: Figures = {"data_samples_per_second": data_rate(config, run_dir, num_batches=count)}
     for workers in WORKERS:
         figures[f"data_samples_per_second_{workers}_workers"] = data_rate(config, run_dir, num_batches=count, num_workers=workers)
