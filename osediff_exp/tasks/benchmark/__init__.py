@@ -132,19 +132,19 @@ def _step(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
 
 
 def _restoring(config: DictConfig, run_dir: Path, photo: Image) -> Figures:
-    restorer, light = embedded_restorer(), embedded_restorer(decoder="light")
-    if restorer is None or light is None:
+    plain, restorer, light = embedded_restorer(plain=True), embedded_restorer(), embedded_restorer(decoder="light")
+    if plain is None or restorer is None or light is None:
         log.warning("restoring is not measured: this version of the package carries no restorer")
         return {}
     rounds = config.benchmark.num_rounds
     with one_core():
-        figures = _sides("restore", compare_restoring(restorer, restorer, photo, rounds=rounds))
-        figures |= _sides("restore_light", compare_restoring(restorer, light, photo, rounds=rounds))
+        figures = _sides("restore", compare_restoring(plain, restorer, photo, rounds=rounds))
+        figures |= _sides("restore_light", compare_restoring(plain, light, photo, rounds=rounds))
         if has_bf16_instructions():
             for name, decoder, exact in (("restore_bf16", None, restorer), ("restore_bf16_light", "light", light)):
                 half = embedded_restorer(decoder=decoder, dtype="bfloat16")
                 assert half is not None
-                figures |= _sides(name, compare_restoring(restorer, half, photo, rounds=rounds))
+                figures |= _sides(name, compare_restoring(plain, half, photo, rounds=rounds))
                 figures[f"{name}_levels_apart"] = levels_apart(exact, half, photo)
         return figures | {"restore_batch_gain": batch_gain(restorer, photo)} | shares(restorer, photo)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from osediff_exp.checkpoints.named import embedded_names
 from osediff_exp.data.images import to_bytes
 from osediff_exp.degradations.base import Image
+from osediff_exp.models.backbone import load_backbone
 from osediff_exp.models.complexity import measure_macs
 from osediff_exp.models.empty_backbone import empty_backbone
 from osediff_exp.models.generator import OneStepGenerator
@@ -21,14 +22,21 @@ from osediff_exp.tasks.benchmark.side_by_side import Pair, seconds_of, side_by_s
 SCALE = 4
 
 
-def embedded_restorer(*, decoder: str | None = None, dtype: AutocastType | None = None) -> Restorer | None:
-    """Return the package's own restorer, or None where this version carries none."""
-    return Restorer.from_checkpoint("embedded", decoder=decoder, dtype=dtype) if "embedded" in embedded_names() else None
+def embedded_restorer(*, decoder: str | None = None, dtype: AutocastType | None = None, plain: bool = False) -> Restorer | None:
+    """Return the package's own restorer, or None where this version carries none.
+
+    Args:
+        plain: with the layers of PyTorch and diffusers as they are, for :func:`compare_restoring`'s plain way.
+    """
+    if "embedded" not in embedded_names():
+        return None
+    backbone = load_backbone(sources=["embedded:tiny"]) if plain else None  # a backbone of the caller's is left as it is
+    return Restorer.from_checkpoint("embedded", backbone=backbone, decoder=decoder, dtype=dtype)
 
 
 def compare_restoring(restorer: Restorer, ours: Restorer, photo: Image, *, rounds: int) -> Pair:
-    """Return the seconds for one picture of the size of ``photo`` (H, W, 3), restored from a quarter of it: ``restorer`` the plain way, and
-    ``ours``.
+    """Return the seconds for one picture of the size of ``photo`` (H, W, 3), restored from a quarter of it: ``restorer``, with plain
+    layers, the plain way, and ``ours``.
     """
     small = small_picture(photo)
 
