@@ -21,10 +21,13 @@ from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import UserError
 from osediff_exp.metrics.ssim_y import ssim_y
 from osediff_exp.models.backbone import save_backbone
+from osediff_exp.models.cpu_kernels import PlanarGroupNorm
+from osediff_exp.models.lean_layers import LeanResnetBlock
 from osediff_exp.pretraining.initial import initial_backbone
 from osediff_exp.tasks import benchmark
 from osediff_exp.tasks.benchmark import StepClock, one_core, sample_photo, training
 from osediff_exp.tasks.benchmark.limits import Limit, kept
+from osediff_exp.tasks.benchmark.restoring import embedded_restorer
 from osediff_exp.tasks.benchmark.scale import _processes
 from osediff_exp.tasks.benchmark.scoring import plain_ssim
 from osediff_exp.tasks.benchmark.training import comparable, compare_memory, on_cpu
@@ -189,3 +192,12 @@ def test_a_step_is_the_sum_of_its_micro_batches() -> None:
     clock = StepClock(accumulate=2)
     clock.durations = [1.0, 2.0, 10.0, 20.0, 5.0]
     assert clock.steps == [3.0, 30.0]
+
+
+def test_the_plain_way_of_restoring_has_plain_layers() -> None:
+    plain, ours = embedded_restorer(plain=True), embedded_restorer()
+    assert plain is not None
+    assert ours is not None
+    kinds = [{type(layer) for layer in one.generator.modules()} for one in (plain, ours)]
+    assert [{LeanResnetBlock, PlanarGroupNorm} <= kind for kind in kinds] == [False, True]
+    assert not {LeanResnetBlock, PlanarGroupNorm} & kinds[0]
