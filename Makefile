@@ -8,7 +8,6 @@ PHOTOS ?= photos
 INSTALL = VENV="$(VENV)" PYTHON="$(PYTHON)" tools/install.sh
 INSTALLED_BY = pyproject.toml setup.py tools/install.sh constraints/cpu.txt constraints/gpu.txt
 BIN = $(VENV)/bin
-# One thread a process: the tests run side by side, and the benchmark's figures are those of one core.
 PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: help run test test-all lint types photos benchmark benchmark-gpu clean
