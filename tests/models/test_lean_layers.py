@@ -131,14 +131,30 @@ def test_what_is_differentiated_twice_is_right_twice() -> None:
     assert gradgradcheck(frozen.conv1, (x,))
 
 
-def test_pooling_keeps_no_places() -> None:
-    pool, x = nn.MaxPool2d(3, stride=1, ceil_mode=True), torch.randn(2, 4, 9, 7)
-    assert all(torch.equal(a, b) for a, b in zip(pulled(lean(pool), x), pulled(pool, x), strict=True))
+@pytest.mark.parametrize(("size", "stride"), [(2, 1), (3, 1), (1, 1), (3, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pooling_keeps_no_places(size: int, stride: int, layout: torch.memory_format) -> None:
+    pool, x = nn.MaxPool2d(size, stride=stride), torch.randn(2, 4, 9, 7).round(decimals=1).to(memory_format=layout)  # with equal neighbours
+    got, was = pulled(lean(pool), x), pulled(pool, x)
+    assert torch.equal(got[0], was[0])
+    assert torch.equal(lean(pool)(x), pool(x))
+    assert torch.allclose(got[1], was[1], atol=1e-6)  # the sum's order alone
+    assert torch.equal(got[1] == 0, was[1] == 0)
     assert kept(lean(pool), x) == x.untyped_storage().nbytes() < kept(pool, x)
     x = torch.randn(1, 2, 5, 5, dtype=torch.double, requires_grad=True)
+    assert gradcheck(lean(pool), (x,))
     assert gradgradcheck(lean(pool), (x,))
-    both = lean(nn.MaxPool2d(2, return_indices=True))
-    assert isinstance(both(x), tuple)
+
+
+def test_a_maximum_that_is_not_a_number_is_seen() -> None:
+    pool, x = lean(nn.MaxPool2d(3, stride=1)), torch.randn(1, 1, 4, 4)
+    x[..., 1, 2] = float("nan")
+    assert pool(x).isnan().all()
+    assert pool(x.requires_grad_()).isnan().all()
+
+
+def test_pooling_that_returns_places_stays() -> None:
+    assert isinstance(lean(nn.MaxPool2d(2, return_indices=True))(torch.randn(1, 1, 4, 4)), tuple)
 
 
 def test_small_maps_are_kept_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
