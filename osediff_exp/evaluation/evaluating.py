@@ -19,7 +19,7 @@ from osediff_exp.evaluation.pair_sets import Problem
 from osediff_exp.reporting.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from osediff_exp.checkpoints.training_identity import Training
     from osediff_exp.evaluation.arms import Arm
     from osediff_exp.evaluation.pair_sets import Pair, PairSet
-    from osediff_exp.evaluation.scoring import Row, Scorer
+    from osediff_exp.evaluation.scoring import Measured, Row, Scorer
     from osediff_exp.restoration.base import ImageRestorer
     from osediff_exp.restoration.progress import FileProgress
 
@@ -98,6 +98,7 @@ def evaluate_arm(
     log_dir: Path,
     watcher: Watcher | FileProgress | None = None,
     settings: str | None = None,
+    measure: Callable[[Tensor, Tensor], Measured] | None = None,
 ) -> ArmResult:
     """Restore, save and score every pair with one restorer.
 
@@ -113,9 +114,11 @@ def evaluate_arm(
             ``LABEL.METRIC.error.log`` where a metric does.
         watcher: is told of each picture, and of the steps within it.
         settings: see :class:`KeptPictures`; pictures that lie there already are not restored again.
+        measure: asked in place of ``scorer.measure`` (see :class:`KeptScores`).
     """
     result = ArmResult(arm.label)
-    _evaluate_pairs(arm, pairs, result, scorer, KeptPictures(pictures_dir / arm.label, settings), log_dir, watcher or Watcher())
+    kept = KeptPictures(pictures_dir / arm.label, settings)
+    _evaluate_pairs(arm, pairs, result, scorer, measure or scorer.measure, kept, log_dir, watcher or Watcher())
     free_memory()  # nothing refers to the restorer any more, and the next one loads its own networks
     result.rows, result.notes, result.lacking = scorer.table(), scorer.notes(), list(scorer.gaps())
     if result.rows and not result.error:
@@ -126,7 +129,14 @@ def evaluate_arm(
 
 
 def _evaluate_pairs(
-    arm: Arm, pairs: PairSet, result: ArmResult, scorer: Scorer, kept: KeptPictures, log_dir: Path, watcher: Watcher | FileProgress
+    arm: Arm,
+    pairs: PairSet,
+    result: ArmResult,
+    scorer: Scorer,
+    measure: Callable[[Tensor, Tensor], Measured],
+    kept: KeptPictures,
+    log_dir: Path,
+    watcher: Watcher | FileProgress,
 ) -> None:
     with _failure_noted(result, log_dir):
         restorer = arm.build()
@@ -142,7 +152,11 @@ def _evaluate_pairs(
             if restored is not None:
                 kept.save(pair, *restored)
         if restored is not None:
-            _score(pair, *restored, result, scorer)
+            picture, seconds = restored
+            result.restore_seconds.append(seconds)
+            started = time.perf_counter()
+            scorer.keep(pair.name, measure(picture, pair.hr))
+            result.metrics_seconds += time.perf_counter() - started
         watcher.advance()
 
 
@@ -169,13 +183,6 @@ def _restore(restorer: ImageRestorer, pair: Pair, result: ArmResult) -> tuple[Te
         result.problems.append(Problem(pair.name, "not finite", f"{lost} of {restored.numel()} values are NaN or infinite"))
         return None
     return on_8_bit_grid(restored), time.perf_counter() - started
-
-
-def _score(pair: Pair, picture: Tensor, seconds: float, result: ArmResult, scorer: Scorer) -> None:
-    result.restore_seconds.append(seconds)
-    started = time.perf_counter()
-    scorer.add(pair.name, picture, pair.hr)
-    result.metrics_seconds += time.perf_counter() - started
 
 
 def on_8_bit_grid(images: Tensor) -> Tensor:

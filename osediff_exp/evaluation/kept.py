@@ -1,4 +1,4 @@
-"""Pictures that an evaluation had restored when it was stopped: the next one in its folder scores them again and restores the others."""
+"""Pictures that an evaluation had restored when it was stopped: the next one in its folder restores the others."""
 
 from __future__ import annotations
 

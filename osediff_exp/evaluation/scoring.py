@@ -65,12 +65,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the metrics say of one picture: figures, what the metrics of the set need of it (absent where it is too small for one), the
-    errors of those that failed, and what tells its original from another (its pixels' hash)."""
+    """What the metrics say of one picture: figures, what the metrics of the set need of it (absent where it is too small for one), why
+    some refused it, the errors of those that failed, and what tells its original from another (its pixels' hash)."""
 
     figures: dict[str, float]
     described: dict[str, list[Tensor]]
     original: str
+    refused: dict[str, str] = field(default_factory=dict)
     failed: dict[str, Failure] = field(default_factory=dict)
 
 
@@ -122,6 +123,8 @@ class Scorer:
         for key, described in measured.described.items():
             self._set_metrics[key].keep(described)
             self._members[key].append(name)
+        for key, reason in measured.refused.items():
+            self._reasons.setdefault(key, reason)
         for key, failure in measured.failed.items():
             self._note_failure(key, name, failure)
         self._originals[name] = measured.original
@@ -136,7 +139,7 @@ class Scorer:
     def measure(self, pred: Tensor, target: Tensor) -> Measured:
         """Return what the metrics say of one picture (see :meth:`add`) and keep nothing; without networks it may run in several threads."""
         images = _batch(pred), _batch(target)
-        measured = Measured({}, {}, original=_pixels_hash(images[1]))
+        measured = Measured({}, {}, original=pixels_hash(images[1]))
         for key, metric in self.metrics.items():
             try:
                 if isinstance(metric, SetMetric):
@@ -145,7 +148,7 @@ class Scorer:
                     measured.figures[key] = math.nan
                     measured.figures[key] = metric.per_image(*(image.to(metric.device) for image in images)).item()
             except UserError as error:  # the picture is too small for this metric
-                self._reasons.setdefault(key, str(error))
+                measured.refused[key] = str(error)
             except Exception as error:  # memory, a library's own error: hours of restoring must not be lost to it
                 measured.failed[key] = _failure(error)
         return measured
@@ -225,7 +228,7 @@ class Scorer:
             write_atomically(folder / f"{prefix}{key}.error.log", next(iter(failures.values())).traceback)
 
 
-def _pixels_hash(image: Tensor) -> str:
+def pixels_hash(image: Tensor) -> str:
     """Return a hash of a picture's sides and pixels, of 8 bit."""
     pixels = image.mul(255).round().byte().contiguous().cpu().numpy()
     return blake2b(pixels.tobytes(), digest_size=8, salt=repr(pixels.shape[-2:]).encode()[:16]).hexdigest()

@@ -17,6 +17,7 @@ from osediff_exp import __version__
 from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.evaluation.arms import make_arm
 from osediff_exp.evaluation.evaluating import ArmResult, evaluate_arm
+from osediff_exp.evaluation.kept_scores import KeptScores, forget_scores
 from osediff_exp.evaluation.pair_sets import PairSet, describe, find_roots, folder_pairs, validation_pairs
 from osediff_exp.evaluation.scoring import Scorer, build_metrics, write_per_image
 from osediff_exp.metrics.set_metric import SetMetric
@@ -33,7 +34,7 @@ from osediff_exp.tasks.train import Figures, build_data
 
 log = logging.getLogger(__name__)
 
-PER_IMAGE, UNMATCHED, PICTURES = "per_image.csv", "unmatched.csv", "images"
+PER_IMAGE, UNMATCHED, PICTURES, SCORES = "per_image.csv", "unmatched.csv", "images", ".scores"
 
 
 def run(config: DictConfig, run_dir: Path) -> Figures:
@@ -125,6 +126,7 @@ def _forget_last(run_dir: Path, specs: Mapping[str, RestorerSpec]) -> None:
     for label, name in written:
         (run_dir / PICTURES / label / f"{name}.png").unlink(missing_ok=True)
     (run_dir / PER_IMAGE).unlink()  # pictures without their table are of an evaluation that was stopped
+    forget_scores(run_dir / SCORES)
 
 
 # ---- evaluating
@@ -137,6 +139,7 @@ def evaluate(
     device = str(choose_device(config.restorer.device))
     factories = {name: partial(instantiate, node) for name, node in config.metrics.items() if node is not None}
     metrics, missing = build_metrics(factories)
+    measured_by = fingerprint(_plain(config, "metrics"), {"there": list(metrics), "device": device, "version": __version__})
     configs = {label: with_options(config, options.get(label, {})) for label in specs}
     arms = [make_arm(label, spec, load_checkpoint=partial(load_restorer, configs[label]), device=device) for label, spec in specs.items()]
     results = []
@@ -148,7 +151,8 @@ def evaluate(
         with FileProgress(total=len(pairs), label=arm.label, console=Console(stderr=True)) as progress:
             folders = {"pictures_dir": run_dir / PICTURES, "log_dir": run_dir}
             settings = _settings(configs[arm.label], specs[arm.label])
-            results.append(evaluate_arm(arm, pairs, scorer=scorer, watcher=progress, settings=settings, **folders))
+            kept = KeptScores(scorer, run_dir / SCORES, measured_by)
+            results.append(evaluate_arm(arm, pairs, scorer=scorer, watcher=progress, settings=settings, measure=kept.measure, **folders))
     return results, missing
 
 
@@ -208,6 +212,7 @@ def _has_checkpoint(specs: Mapping[str, RestorerSpec]) -> bool:
 
 def _write(run_dir: Path, pairs: PairSet, results: list[ArmResult], table: EvaluationTable) -> None:
     write_per_image(run_dir / PER_IMAGE, [{"restorer": result.label, **row} for result in results for row in result.rows])
+    forget_scores(run_dir / SCORES)
     write_atomically(run_dir / "comparison.csv", to_csv(table))
     write_atomically(run_dir / "comparison.md", to_markdown(table))
     lost = [{"restorer": "", **vars(problem)} for problem in pairs.problems]

@@ -17,8 +17,11 @@ from osediff_exp.errors import UserError
 from osediff_exp.evaluation.arms import Arm, make_arm
 from osediff_exp.evaluation.evaluating import ArmResult, Watcher, evaluate_arm, on_8_bit_grid
 from osediff_exp.evaluation.kept import KeptPictures
+from osediff_exp.evaluation.kept_scores import KeptScores, forget_scores
 from osediff_exp.evaluation.pair_sets import Pair, PairSet
-from osediff_exp.evaluation.scoring import Scorer
+from osediff_exp.evaluation.scoring import Measured, Scorer
+from osediff_exp.metrics.kid import KID
+from osediff_exp.metrics.niqe import NIQE
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
 from osediff_exp.restoration.base import ImageRestorer
 from osediff_exp.restoration.bicubic import BicubicRestorer
@@ -223,3 +226,67 @@ def test_values_are_rounded_to_the_nearest_of_256(tmp_path: Path) -> None:
     assert grid[0, 0, 0].mul(255).tolist() == pytest.approx([0, 0, 100, 101, 255, 255], abs=1e-4)
     KeptPictures(tmp_path / "new", None).save(Pair("a", grid, grid), grid, 1.0)
     assert torch.equal(read(tmp_path / "new" / "a.png"), grid)
+
+
+class Counted(Scorer):
+    """Counts the pictures that it was asked for."""
+
+    asked = 0
+
+    def measure(self, pred: Tensor, target: Tensor) -> Measured:
+        self.asked += 1
+        return super().measure(pred, target)
+
+
+def noisy_pairs(number: int, side: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [(on_8_bit_grid(torch.rand(1, 3, side, side, generator=generator)), torch.rand(1, 3, side, side)) for _ in range(number)]
+
+
+def scored(folder: Path, pairs: list[tuple[Tensor, Tensor]], settings: str = "") -> Counted:
+    scorer = Counted({"psnr": PSNRY(), "niqe": NIQE(), "kid": KID()})
+    kept = KeptScores(scorer, folder, settings)
+    for k, pair in enumerate(pairs):
+        scorer.keep(f"p{k}", kept.measure(*pair))
+    return scorer
+
+
+def test_scores_are_found_again_to_the_bit(tmp_path: Path) -> None:
+    pairs = noisy_pairs(4, 128)
+    first, second = scored(tmp_path, pairs[:3]), scored(tmp_path, pairs)
+    assert (first.asked, second.asked) == (3, 1)
+    whole = scored(tmp_path / "anew", pairs)
+    assert (second.averages(), second.table(), second.originals) == (whole.averages(), whole.table(), whole.originals)
+    assert scored(tmp_path, pairs, "other metrics").asked == 4
+
+
+def test_a_picture_that_a_metric_refuses_is_refused_in_the_same_words(tmp_path: Path) -> None:
+    pairs = noisy_pairs(1, 40)  # too small for NIQE
+    first, second = scored(tmp_path, pairs), scored(tmp_path, pairs)
+    assert second.asked == 0
+    assert second.notes() == first.notes()
+    assert "96" in first.notes()[0]
+
+
+def test_what_failed_is_asked_again_and_damaged_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = noisy_pairs(2, 128)
+
+    def crash(*_: Tensor) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(PSNRY, "per_image", crash)
+        assert scored(tmp_path, pairs).failed()
+    assert scored(tmp_path, pairs).asked == 2
+    next(tmp_path.glob("*.measured.safetensors")).write_bytes(b"half of")
+    assert scored(tmp_path, pairs).asked == 1
+
+
+def test_only_scores_are_forgotten(tmp_path: Path) -> None:
+    scored(tmp_path / "scores", noisy_pairs(2, 40))
+    forget_scores(tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
+    scored(tmp_path / "scores", noisy_pairs(2, 40))
+    (tmp_path / "scores" / "mine.safetensors").touch()
+    forget_scores(tmp_path / "scores")
+    assert [path.name for path in (tmp_path / "scores").iterdir()] == ["mine.safetensors"]
