@@ -38,6 +38,7 @@ from osediff_exp.pretraining.prior import PriorPretraining
 from osediff_exp.pretraining.tokenizer import holds_tokenizer
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.runtime import prepare_process, quiet_libraries
+from osediff_exp.tasks.busy_cores import warn_of_busy_cores
 from osediff_exp.tasks.dape import DAPE, dape_module, save_dape
 from osediff_exp.tasks.precision import suit_networks
 from osediff_exp.tasks.ranks import after_rank_zero, finish_distributed, leave_process_group, ranks_watched
@@ -218,6 +219,7 @@ def _fit(
     data.setup("fit")
     check_validation_share(len(data.val_pairs), trainer.world_size)  # type: ignore[arg-type]
     resume = checkpoint_to_resume(config, run_dir, steps="global_step")
+    warn_of_busy_cores(trainer)
     with ranks_watched():
         trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume), weights_only=True)
     if not trainer.callback_metrics:  # stopped behind its last step: the figures are those of its weights

@@ -31,6 +31,7 @@ from osediff_exp.module.restoration_module import DATA_WAIT
 from osediff_exp.module.scores import with_figure
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.arm import this_arm
+from osediff_exp.tasks.busy_cores import warn_of_busy_cores
 from osediff_exp.tasks.costs import restoring_macs
 from osediff_exp.tasks.loading import own_packages
 from osediff_exp.tasks.methods import build_method
@@ -66,6 +67,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     with closed_as_failed(trainer.loggers):
         finished = start.steps >= config.trainer.max_steps or budget.spent
         if not finished:
+            warn_of_busy_cores(trainer)
             with stop.watching(trainer), ranks_watched():
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         if trainer.interrupted:

@@ -23,6 +23,7 @@ CHECKS: tuple[CheckFunction, ...] = (
     software.extras,
     software.checkout,
     hardware.devices,
+    hardware.cores,
     hardware.float32,
     hardware.bfloat16,
     hardware.float16,

@@ -37,6 +37,18 @@ def devices(config: DictConfig, run_dir: Path) -> Check:
     return Check("devices", "ok", found)
 
 
+def cores(config: DictConfig, run_dir: Path) -> Check:
+    """Are the cores free that a training's threads would have?"""
+    import torch
+
+    from osediff_exp.tasks.busy_cores import threads_too_many
+
+    said, remedy = (threads_too_many() or "").partition(": ")[::2]
+    if said and _device(config) == "cpu":
+        return Check("cores", "warning", said, f"set {remedy}")
+    return Check("cores", "ok", f"{torch.get_num_threads()} threads")
+
+
 def float32(config: DictConfig, run_dir: Path) -> Check:
     """Does the embedded generator restore and learn in float32?"""
     return _computes(config, "float32")
