@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from osediff_exp.errors import UserError
-from osediff_exp.metrics.base import ImageMetric
+from osediff_exp.metrics.base import WITHOUT_FLOAT64, ImageMetric
 from osediff_exp.metrics.set_metric import SetMetric
 from osediff_exp.photo_units import STANDARD_ERROR, standard_error
 from osediff_exp.reporting.files import write_atomically
@@ -101,7 +101,7 @@ class Scorer:
         self._reasons: dict[str, str] = {}
         self.failures: dict[str, dict[str, Failure]] = {}
         for metric in self._networks:
-            metric.to("cpu" if device.startswith("mps") else device)
+            metric.to("cpu" if device.startswith(WITHOUT_FLOAT64) else device)
 
     @property
     def has_networks(self) -> bool:

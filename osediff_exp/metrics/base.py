@@ -10,6 +10,9 @@ from torchmetrics import Metric
 
 from osediff_exp.errors import UserError
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Kinds of devices that lack the type in which metrics add up: there metrics stay on the CPU."""
+
 
 class ImageMetric(Metric, ABC):
     """Mean over all images seen of a per-image score; sum and count are added up over ranks, so every image counts once.

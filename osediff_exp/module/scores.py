@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from osediff_exp.errors import UserError
-from osediff_exp.metrics.base import ImageMetric
+from osediff_exp.metrics.base import WITHOUT_FLOAT64, ImageMetric
 from osediff_exp.metrics.set_metric import SetMetric
 from osediff_exp.photo_units import STANDARD_ERROR, standard_error
 
@@ -34,6 +34,10 @@ class ValidationScores(nn.Module):
         self.baseline = nn.ModuleDict({BASELINE + name: metric.clone() for name, metric in metrics.items()})
         self.rows: list[dict[str, Any]] = []
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ValidationScores:
+        """Do what ``to`` and its like do, but stay where float64 is when the module goes to a device without it."""
+        return self if fn(torch.empty(0)).device.type in WITHOUT_FLOAT64 else super()._apply(fn, recurse)
+
     def start(self) -> None:
         """Forget the last validation's rows."""
         self.rows = []
@@ -43,10 +47,12 @@ class ValidationScores(nn.Module):
         rows: list[dict[str, Any]] = [{"name": name} for name in names]
         for metrics, pictures in ((self.metrics, output), (self.baseline, lq)):
             for name, metric in metrics.items():
+                place: Any = metric.device
+                pair = pictures.float().to(place), hq.float().to(place)
                 if not isinstance(metric, ImageMetric):
-                    metric.update(pictures.float(), hq.float())  # type: ignore[operator]
+                    metric.update(*pair)  # type: ignore[operator]
                     continue
-                for row, score in zip(rows, metric.add(pictures.float(), hq.float()), strict=True):
+                for row, score in zip(rows, metric.add(*pair), strict=True):
                     row[name] = float(score)
         self.rows += rows
 

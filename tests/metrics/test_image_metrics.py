@@ -10,6 +10,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from skimage.metrics import structural_similarity
+from torch import nn
 
 from osediff_exp.errors import UserError
 from osediff_exp.evaluation.scoring import Scorer
@@ -18,6 +19,8 @@ from osediff_exp.metrics.color import luma_full_range, luma_video_range
 from osediff_exp.metrics.niqe import NIQE
 from osediff_exp.metrics.psnr_y import PSNRY, psnr_y
 from osediff_exp.metrics.ssim_y import SSIMY, ssim_y
+from osediff_exp.metrics.st_lpips import STLPIPS
+from osediff_exp.module import scores as scores_module
 from osediff_exp.module.scores import ValidationScores, with_figure
 
 CONF = Path(__file__).parents[2] / "conf" / "metrics"
@@ -154,3 +157,19 @@ def _mean_of_nothing() -> float:
     metric = NIQE()
     metric.update(torch.full((1, 3, 96, 96), 0.5), torch.zeros(1, 3, 96, 96))
     return metric.compute().item()
+
+
+def test_metrics_stay_where_float64_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Apple's GPUs, whose part another device that is always there plays."""
+    module = nn.ModuleDict({"net": nn.Linear(2, 2), "scores": ValidationScores({"psnr": PSNRY(), "st_lpips": STLPIPS()})})
+    monkeypatch.setattr(scores_module, "WITHOUT_FLOAT64", ("meta",))
+    module.to("meta")
+    assert module["net"].weight.is_meta
+    scores = module["scores"]
+    assert not any(tensor.is_meta for tensor in (*scores.parameters(), *scores.buffers()))
+    scores.start()
+    pictures = torch.rand(2, 3, 40, 40)
+    scores.add(["a", "b"], pictures, pictures.roll(1, -1), pictures.roll(2, -1))
+    assert set(scores.finish(world_size=1)) == {"psnr", "st_lpips", "bicubic_psnr", "bicubic_st_lpips"}
+    monkeypatch.setattr(scores_module, "WITHOUT_FLOAT64", ())
+    assert all(parameter.is_meta for parameter in module.to("meta").parameters())

@@ -45,7 +45,7 @@ def cores(config: DictConfig, run_dir: Path) -> Check:
 
     said, remedy = (threads_too_many() or "").partition(": ")[::2]
     if said and _device(config) == "cpu":
-        return Check("cores", "warning", said, f"set {remedy}")
+        return Check("cores", "warning", said, remedy)
     return Check("cores", "ok", f"{torch.get_num_threads()} threads")
 
 
