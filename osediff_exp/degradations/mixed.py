@@ -45,9 +45,11 @@ class MixedDegradation(Degradation):
     def __call__(self, hq: Image, rng: np.random.Generator) -> LowQuality:
         """Degrade by the part that ``rng`` draws first."""
         check_image(hq, self.scale)
-        place = rng.random()
-        for share, part in self.parts:  # the last one takes what rounding leaves
+        return self._part_at(rng.random())(hq, rng)
+
+    def _part_at(self, place: float) -> Degradation:
+        for share, part in self.parts:
             if place < share:
-                break
+                return part
             place -= share
-        return part(hq, rng)
+        return self.parts[-1][1]  # what rounding leaves

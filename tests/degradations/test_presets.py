@@ -16,7 +16,7 @@ from osediff_exp.randomness import numpy_generator
 from . import reference
 from .conftest import build
 
-PRESETS = ("osediff", "light", "face", "bicubic")
+PRESETS = ("osediff", "light", "mixed", "face", "bicubic")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -145,6 +145,36 @@ def test_a_wrong_figure_in_the_config_is_named() -> None:
         build("osediff", "degradation.first.jpeg_quality=[95,30]")
     assert isinstance(error.value.__cause__, UserError)
     assert "jpeg_quality=[95.0, 30.0]" in str(error.value.__cause__)
+
+
+def test_a_mixture_draws_its_parts_by_their_shares(crop: np.ndarray) -> None:
+    crop = np.ascontiguousarray(crop[:32, :32])
+    mixed, parts = build("mixed"), {name: build(name) for name in ("osediff", "light")}
+    drawn = dict.fromkeys(parts, 0)
+    for key in range(200):
+        rng = numpy_generator(3, key)
+        name = "osediff" if rng.random() < 0.3 else "light"
+        drawn[name] += 1
+        np.testing.assert_array_equal(mixed(crop, numpy_generator(3, key)).lq, parts[name](crop, rng).lq)
+    assert abs(drawn["osediff"] - 60) < 4.5 * np.sqrt(200 * 0.3 * 0.7)
+    assert build("mixed", "degradation.parts.light.first.noise.gaussian_probability=0") is not None
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("degradation.shares.light=0.5", "the shares add up to 0.8, not to 1"),
+        ("~degradation.shares.light", "shares.light is missing: say how often"),
+        ("+degradation.shares.lihgt=0", "shares.lihgt is of no part: there are osediff, light. Did you mean 'light'?"),
+        ("degradation.shares.light=1.5", "shares.light=1.5"),
+        ("degradation.parts.light.scale=2", "parts.light has scale=2, the mixture 4"),
+    ],
+)
+def test_a_mixture_that_does_not_add_up_is_named(override: str, words: str) -> None:
+    with pytest.raises(InstantiationException) as error:
+        build("mixed", override)
+    assert isinstance(error.value.__cause__, UserError)
+    assert words in str(error.value.__cause__)
 
 
 def test_benchmark_reports_milliseconds(crop: np.ndarray) -> None:
