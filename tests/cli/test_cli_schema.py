@@ -29,7 +29,7 @@ EVERY_OPTION = [
     ["backbone=sd21", "trainer=gpu", "data=lsdir_ffhq", "prompt=none", "degradation=light", "loss/terms=[lpips,dists,vsd_image,tsd]"],
     ["task=pretrain", "data=folder", "prompt=ram", "degradation=face", "loss/terms=[edge_st_lpips,st_lpips,dmd_gan]"],
     ["task=evaluate", "data=pairs", "metrics=full", "prompt=captioner", "prompt.model=x", "degradation=bicubic"],
-    ["task=restore", "data=realsr", "prompt=sidecar", "metrics=psnr_ssim"],
+    ["task=restore", "data=realsr", "prompt=sidecar", "metrics=psnr_ssim", "degradation=mixed"],
     ["task=score"],
     ["task=tag"],
     ["task=report"],

@@ -45,6 +45,8 @@ RULES: dict[str, Rule] = {
     "data.datamodule.val": several(group()),
     # degradations
     "degradation.scale": whole(1, 64),
+    "degradation.parts.*.scale": whole(1, 64),
+    "degradation.shares.*": probability(),
     "degradation.**sizes": SIZES,
     "degradation.**.families.*": probability(),
     "degradation.**.directions.*": probability(),

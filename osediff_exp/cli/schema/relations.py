@@ -71,7 +71,7 @@ def _overlaps(values: Values) -> Iterator[str]:
 
 def _sums(values: Values) -> Iterator[str]:
     for key, value in values.items():
-        if key.startswith("degradation.") and key.endswith((".families", ".directions")) and isinstance(value, dict):
+        if key.startswith("degradation.") and key.endswith((".families", ".directions", ".shares")) and isinstance(value, dict):
             shares = [share for share in value.values() if _is_number(share)]
             if len(shares) == len(value) and abs(sum(shares) - 1) > 1e-6:
                 yield f"the probabilities of {key} sum to {sum(shares):g}: make them sum to 1"
