@@ -129,7 +129,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--checkpoint", default="embedded")
+    parser.add_argument("--checkpoint", default="embedded:start")
     parser.add_argument("--pictures", type=int, default=120, help="that the teacher makes to learn from")
     parser.add_argument("--blocks", type=int, default=2, help="of the teacher's own that the light decoder keeps, 1 to 3")
     parser.add_argument("--every", type=int, default=3, help="one latent pixel in so many is in the fit")

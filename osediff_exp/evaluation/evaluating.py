@@ -59,7 +59,7 @@ class ArmResult:
         failed: clauses on metrics that failed at some of its pictures.
         error: why the restorer failed as a whole, else empty.
         restore_seconds: of each picture.
-        metrics_seconds: spent in all.
+        metrics_seconds: spent in all by this call; figures that were found again took none.
         steps: that it takes for a picture; None: not known.
         method: that trained it; None: not known.
         color_fix: that it applies to its outputs; None: not known.

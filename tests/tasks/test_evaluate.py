@@ -19,6 +19,7 @@ from tiny_parts import make_trainer, wake_lora
 from osediff_exp.checkpoints.own import run_record, stamp
 from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import Incomplete, UserError
+from osediff_exp.evaluation.scoring import Measured, Scorer
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.tasks import evaluate
 from osediff_exp.tasks.train import build_data, build_module
@@ -95,6 +96,26 @@ def test_twice_the_same_bit_for_bit_and_a_reused_folder_is_made_anew(trained: tu
     )
     assert (first["num_images"], again["num_images"]) == (3, 1)
     assert json.loads(json.dumps(first)) == first
+
+
+def test_an_evaluation_that_was_stopped_scores_only_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["data=pairs", f"data.root={write_pairs(tmp_path / 'set')}", SMALL[0], SMALL[-1]]
+    whole, asked, measure = run(tmp_path / "whole", *arguments), [], Scorer.measure
+
+    def counted(scorer: Scorer, *pictures: torch.Tensor) -> Measured:
+        asked.append(pictures)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return measure(scorer, *pictures)
+
+    monkeypatch.setattr(Scorer, "measure", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", *arguments)
+    figures = run(tmp_path / "stopped", *arguments)
+    assert len(asked) == 3 + 1
+    assert (figures["psnr"], figures["ssim"]) == (whole["psnr"], whole["ssim"])
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+    assert not (tmp_path / "stopped" / evaluate.SCORES).exists()
 
 
 def test_restorers_stand_side_by_side_under_their_labels(tmp_path: Path) -> None:
