@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -23,11 +24,18 @@ def warn_of_busy_cores(trainer: pl.Trainer) -> None:
     """Say so where a training in one process on the CPU has more threads than cores for itself."""
     alone = trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
     if alone and (said := threads_too_many()) is not None:
-        log.warning("%s", said)
+        log.warning("%s: %s", *said)
 
 
-def threads_too_many() -> str | None:
-    """Return a sentence where torch's threads are more than the cores that are free now, else None; it takes a quarter of a second.
+class Crowded(NamedTuple):
+    """What is wrong, and what to do."""
+
+    found: str
+    remedy: str
+
+
+def threads_too_many() -> Crowded | None:
+    """Return both where torch's threads are more than the cores that are free now, else None; it takes a quarter of a second.
 
     None also where the system does not say, and with one thread, which waits for nobody.
     """
@@ -42,9 +50,9 @@ def threads_too_many() -> str | None:
     if threads <= free or not busy:
         return None
     one = "one of the" if busy == 1 else f"{busy} of the"
-    return (
-        f"other processes keep {one} {len(before)} cores busy, and {threads} threads wait for one another there: "
-        f"OMP_NUM_THREADS={max(free, 1)} may be several times as fast"
+    return Crowded(
+        f"other processes keep {one} {len(before)} cores busy, and {threads} threads wait for one another there",
+        f"OMP_NUM_THREADS={max(free, 1)} may be several times as fast",
     )
 
 

@@ -43,9 +43,8 @@ def cores(config: DictConfig, run_dir: Path) -> Check:
 
     from osediff_exp.tasks.busy_cores import threads_too_many
 
-    said, remedy = (threads_too_many() or "").partition(": ")[::2]
-    if said and _device(config) == "cpu":
-        return Check("cores", "warning", said, remedy)
+    if _device(config) == "cpu" and (crowded := threads_too_many()) is not None:
+        return Check("cores", "warning", crowded.found, crowded.remedy)
     return Check("cores", "ok", f"{torch.get_num_threads()} threads")
 
 
