@@ -25,7 +25,7 @@ from osediff_exp.errors import UserError
 
 # Together they choose every option of every group but experiment.
 EVERY_OPTION = [
-    ["trainer=debug", "prompt=tagged", "loss/terms=[mse,perceptual,gan,sds,csd]"],
+    ["trainer=debug", "prompt=tagged", "loss/terms=[mse,ssim,perceptual,gan,sds,csd]"],
     ["backbone=sd21", "trainer=gpu", "data=lsdir_ffhq", "prompt=none", "degradation=light", "loss/terms=[lpips,dists,vsd_image,tsd]"],
     ["task=pretrain", "data=folder", "prompt=ram", "degradation=face", "loss/terms=[edge_st_lpips,st_lpips,dmd_gan]"],
     ["task=evaluate", "data=pairs", "metrics=full", "prompt=captioner", "prompt.model=x", "degradation=bicubic"],
