@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from osediff_exp.reporting.comparison import Comparison
     from osediff_exp.reporting.runs import Curve
 
-_LOSSES = {"loss", "mse", "l1", "l2", "lpips", "st_lpips", "gan", "vsd", "total"}
+_LOSSES = {"loss", "total", "mse", "l1", "l2", "ssim", "lpips", "st_lpips", "edge_st_lpips", "dists", "gan", "vsd", "csd", "sds", "tsd"}
 _DIAGNOSTICS = ("vsd", "score", "prior", "critic")
 _SECTIONS = ("Validation", "Training losses", "VSD diagnostics", "Training")
 _BUCKET = re.compile(r"(.*)score_loss_t(\d+)_(\d+)$")

@@ -25,6 +25,7 @@ from osediff_exp.models.light_decoder import LightDecoder, load_light_decoder
 from osediff_exp.models.prompt_features import PromptFeatures
 from osediff_exp.models.prompts import PromptExtractor
 from osediff_exp.models.tiling import Tiling
+from osediff_exp.models.winograd import winograd_layers, winograd_serves
 from osediff_exp.restoration.base import ImageRestorer
 from osediff_exp.restoration.colour_fix import ColorFix, check_color_fix, fix_color_
 from osediff_exp.restoration.enlarging import as_bytes, as_network_input, low_quality, pad_to_multiple, resize_to
@@ -159,7 +160,12 @@ class Restorer(ImageRestorer):
         restorer.method, restorer.training = method.get("name"), training_of(loaded.config)
         if backbone is None and restorer.device.type == "cpu":
             networks = restorer.backbone.unet, restorer.backbone.vae, restorer.generator  # none of the caller's is among them
-            suit_cpu(*networks)
+            if dtype is None and winograd_serves():
+                winograd_layers(*networks)
+                if restorer.generator.light_decoder is not None:
+                    winograd_layers(restorer.generator.light_decoder.network)
+            else:
+                suit_cpu(*networks)
             lean_layers(*networks)  # without gradients: SiLU in place
         return restorer
 

@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from osediff_exp.errors import UserError
+from osediff_exp.models.winograd import winograd_layers
 from osediff_exp.restoration.base import ImageRestorer
 from osediff_exp.restoration.ncnn_weights import read_rrdbnet
 from osediff_exp.restoration.numerics import deterministic_numerics
@@ -117,4 +118,6 @@ def _load(path: Path, device: torch.device) -> Any:
         raise UserError(f"{path} is no model that spandrel can load ({type(error).__name__}: {why})") from error
     if not isinstance(model, ImageModelDescriptor) or (model.input_channels, model.output_channels) != (3, 3):
         raise UserError(f"{path} ({model.architecture.name}) does not map one RGB picture to one: choose a super-resolution model")
+    if device.type == "cpu":
+        winograd_layers(model.model)
     return model.eval()

@@ -133,7 +133,7 @@ def test_spandrel_loads_a_model_file_and_gives_its_output(tmp_path: Path) -> Non
     lr = as_tensor(picture(12, 10))
     restored = SpandrelRestorer(path=tmp_path / "random_x4.pth")(lr, scale=4, names=["a"])
     with torch.inference_mode():
-        assert torch.equal(restored, network(lr).clamp(0, 1))
+        assert torch.allclose(restored, network(lr).clamp(0, 1), atol=1e-5)  # sums of another order, see models.winograd
     assert restored.shape == (1, 3, 48, 40)
     assert not restored.is_inference()
 
