@@ -100,7 +100,9 @@ def write_lora_folder(loaded: Loaded, folder: Path, *, dtype: DType = "float32")
 def _adapter_config(network: nn.Module) -> LoraConfig:
     """Return one configuration for all adapters of a network: they share rank and alpha."""
     one: LoraConfig = next(iter(cast("dict[str, LoraConfig]", network.peft_config).values()))
-    return LoraConfig(r=one.r, lora_alpha=one.lora_alpha, use_rslora=one.use_rslora, target_modules=_layers(network), inference_mode=True)
+    config = LoraConfig(r=one.r, lora_alpha=one.lora_alpha, use_rslora=one.use_rslora, inference_mode=True)
+    config.target_modules = _layers(network)  # given to the constructor they become a set, which is written in another order each time
+    return config
 
 
 def _layers(network: nn.Module) -> list[str]:

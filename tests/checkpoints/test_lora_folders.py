@@ -138,6 +138,13 @@ def test_an_earlier_export_is_replaced_whole(train: Train, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["lora"]
 
 
+def test_an_export_names_its_layers_in_one_order(train: Train, tmp_path: Path) -> None:
+    write_lora_folder(train(), tmp_path / "lora")
+    names = json.loads((tmp_path / "lora" / VAE_FOLDER / "adapter_config.json").read_text())["target_modules"]
+    assert len(names) > 1
+    assert names == sorted(names)
+
+
 def test_a_failure_leaves_the_earlier_export_and_nothing_else(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = train()
     write_lora_folder(trained, tmp_path / "lora")
