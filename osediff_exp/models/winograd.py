@@ -23,7 +23,7 @@ MIN_PLACES = 1024
 TILE = 6
 """Outputs of a tile along one side."""
 
-WORKSPACE = 256 << 20
+WORKSPACE = 128 << 20
 """Bytes that the transformed maps of one call may take; larger maps are computed in strips of whole tiles, to the same bits."""
 
 
