@@ -9,6 +9,7 @@ nothing changes.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from osediff_exp.models.lean_layers import LeanConv2d
 
 MIN_PLACES = 1024
-"""Outputs of a channel from which on it pays: below, transforming the weights costs more than the products that it saves."""
+"""Outputs of a channel from which on it is worth it: below, transforming the weights takes most of what it saves."""
 
 TILE = 6
 """Outputs of a tile along one side."""
@@ -43,8 +44,8 @@ def winograd_layers(*networks: nn.Module) -> None:
     for layer in (layer for network in networks for layer in network.modules()):
         if type(layer) is nn.Conv2d and _is_plain(layer):
             layer.__class__ = WinogradConv2d
-        elif isinstance(layer, Attention) and layer.residual_connection:
-            layer.register_forward_hook(_channels_first)
+        elif type(layer) is Attention and layer.residual_connection:
+            layer.__class__ = ChannelsFirstAttention
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
@@ -52,9 +53,13 @@ def _is_plain(layer: nn.Conv2d) -> bool:
     return layer.kernel_size == (3, 3) and ones == ((1, 1), (1, 1)) and layer.groups == 1 and layer.padding_mode == "zeros"
 
 
-def _channels_first(layer: nn.Module, inputs: object, output: Tensor) -> Tensor:
-    # A VAE's attention hands on a transposed view; what is added to it would inherit that layout down to the picture.
-    return output.contiguous()
+class ChannelsFirstAttention(Attention):
+    """A VAE's attention, which hands on a transposed view: what is added to it would inherit that layout down to the picture."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the layer's output with channels first in memory."""
+        found: Tensor = super().forward(*args, **kwargs).contiguous()
+        return found
 
 
 class WinogradConv2d(LeanConv2d):

@@ -158,16 +158,19 @@ class Restorer(ImageRestorer):
             negative_prompt=str(loaded.config.get("prompt", {}).get("negative", "")) if negative_prompt is None else negative_prompt,
         )
         restorer.method, restorer.training = method.get("name"), training_of(loaded.config)
-        if backbone is None and restorer.device.type == "cpu":
-            networks = restorer.backbone.unet, restorer.backbone.vae, restorer.generator  # none of the caller's is among them
-            if dtype is None and winograd_serves():
-                winograd_layers(*networks)
-                if restorer.generator.light_decoder is not None:
-                    winograd_layers(restorer.generator.light_decoder.network)
-            else:
-                suit_cpu(*networks)
-            lean_layers(*networks)  # without gradients: SiLU in place
+        if backbone is None and restorer.device.type == "cpu":  # none of the caller's networks is among them
+            restorer._suit_cpu()
         return restorer
+
+    def _suit_cpu(self) -> None:
+        """Give the networks the layers and layouts that are fast on this processor."""
+        networks = self.backbone.unet, self.backbone.vae, self.generator
+        if self.dtype is None and winograd_serves():
+            light = self.generator.light_decoder
+            winograd_layers(*networks, *([] if light is None else [light.network]))
+        else:
+            suit_cpu(*networks)
+        lean_layers(*networks)  # without gradients: SiLU in place
 
     @overload
     def restore(self, image: Image.Image, *, scale: int = 4, name: str = "image") -> Image.Image: ...

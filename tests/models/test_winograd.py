@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from osediff_exp.models import winograd as module
-from osediff_exp.models.light_decoder import load_light_decoder
-from osediff_exp.models.winograd import WinogradConv2d, winograd_conv2d, winograd_layers, winograd_serves
+from osediff_exp.models.backbone import load_backbone
+from osediff_exp.models.winograd import ChannelsFirstAttention, WinogradConv2d, winograd_conv2d, winograd_layers
 from osediff_exp.restoration.restorer import Restorer
 
 has_nnpack = getattr(torch, "_nnpack_available", lambda: False)
@@ -45,9 +46,7 @@ def test_it_is_the_convolution_but_for_rounding_and_the_same_bits_in_strips(shap
     for workspace in (1, 4 * 64 * -(-shape[3] // 6) * (shape[0] + shape[1]) * 2):
         assert torch.equal(winograd_conv2d(x, weight, bias, padding, workspace=workspace), found)
     last = x.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(
-        winograd_conv2d(last, weight.contiguous(memory_format=torch.channels_last), None, padding) + bias[:, None, None], found
-    ) or (torch.allclose(winograd_conv2d(last, weight, bias, padding), found, atol=0))
+    assert torch.equal(winograd_conv2d(last, weight.contiguous(memory_format=torch.channels_last), bias, padding), found)
 
 
 def test_a_layer_takes_it_where_it_serves_and_no_gradient_is_asked_for(
@@ -122,8 +121,22 @@ def load_light(restorer: Restorer) -> nn.Module:
 
 def test_nothing_of_the_callers_is_changed(serves: Callable[[bool], None]) -> None:
     serves(True)
-    owner = Restorer.from_checkpoint("embedded", device="cpu")
-    backbone = owner.backbone
-    assert isinstance(winograd_serves(), bool)
-    network = load_light_decoder("light", backbone).network
-    assert not any(isinstance(layer, WinogradConv2d) for layer in network.modules())
+    backbone = load_backbone(sources=["embedded:tiny"])
+    restorer = Restorer.from_checkpoint("embedded", backbone=backbone, device="cpu")
+    networks = backbone.unet, backbone.vae, restorer.generator
+    kinds = {type(layer) for network in networks for layer in network.modules()}
+    assert nn.Conv2d in kinds
+    assert not {WinogradConv2d, ChannelsFirstAttention} & kinds
+
+
+def test_a_vaes_attention_hands_on_channels_first() -> None:
+    torch.manual_seed(0)
+    attention = Attention(8, heads=1, dim_head=8, bias=True, norm_num_groups=4, residual_connection=True)
+    x = torch.randn(1, 8, 6, 5)
+    with torch.no_grad():
+        expected = attention(x)
+        assert not expected.is_contiguous()
+        for _ in range(2):
+            winograd_layers(attention)
+        assert attention(x).is_contiguous()
+        assert torch.equal(attention(x), expected)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from osediff_exp.errors import UserError
+from osediff_exp.models.winograd import WinogradConv2d
 from osediff_exp.restoration import spandrel_model
 from osediff_exp.restoration.bicubic import BicubicRestorer
 from osediff_exp.restoration.outputs import FolderRestorer
@@ -131,7 +132,9 @@ def test_spandrel_loads_a_model_file_and_gives_its_output(tmp_path: Path) -> Non
     network = random_esrgan(tmp_path / "random_x4.pth")
     assert parse_restorer(str(tmp_path / "random_x4.pth")) == RestorerSpec("spandrel", tmp_path / "random_x4.pth")
     lr = as_tensor(picture(12, 10))
-    restored = SpandrelRestorer(path=tmp_path / "random_x4.pth")(lr, scale=4, names=["a"])
+    restorer = SpandrelRestorer(path=tmp_path / "random_x4.pth")
+    assert WinogradConv2d in map(type, restorer.model.model.modules())
+    restored = restorer(lr, scale=4, names=["a"])
     with torch.inference_mode():
         assert torch.allclose(restored, network(lr).clamp(0, 1), atol=1e-5)  # sums of another order, see models.winograd
     assert restored.shape == (1, 3, 48, 40)
