@@ -180,6 +180,13 @@ def test_the_score_networks_rates_follow_the_backbones() -> None:
     assert found == [(updates, pytest.approx(rate)) for updates in (1, 2, 4) for rate in (1e-5, 5e-5)]
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_trainings_with_other_degradations_are_tested_on_the_same_pictures(scale: str) -> None:
+    found = configs("degradation", scale)
+    assert len({OmegaConf.to_yaml(config.degradation) for config in found}) == 3
+    assert len({OmegaConf.to_yaml(config.val_degradation) for config in found}) == 1
+
+
 # ---- the seven systems
 
 

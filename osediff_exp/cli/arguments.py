@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from osediff_exp.cli.paths import existing
-from osediff_exp.cli.schema import EXPERIMENT_GROUP
+from osediff_exp.cli.schema import EXPERIMENT_GROUP, SECOND_PLACES
 from osediff_exp.errors import UserError, nearest
 
 
@@ -59,7 +59,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
         multirun=parsed.multirun,
         config_path=parsed.config_path,
         extra_dirs=extra,
-        overrides=[_with_plus(_quoted_path(text)) for text in parsed.overrides]
+        overrides=[_in_hydras_words(_quoted_path(text)) for text in parsed.overrides]
         + [f"hydra.searchpath={[str(path) for path in extra]}"] * bool(extra),
         flags=_hydra_flags(parsed),
     )
@@ -71,9 +71,18 @@ def _extra_dir(text: str | None) -> tuple[Path, ...]:
     return (Path(text).resolve(),) if text is not None else ()
 
 
-def _with_plus(override: str) -> str:
-    """Accept ``experiment=x`` for Hydra's ``+experiment=x``: the group has no default to override, so nothing else can be meant."""
-    return f"+{override}" if override.startswith(f"{EXPERIMENT_GROUP}=") else override
+def _in_hydras_words(override: str) -> str:
+    """Accept two short forms, which can mean nothing else.
+
+    ``experiment=x`` is Hydra's ``+experiment=x``, whose group has no default; ``val_degradation=x`` is ``degradation@val_degradation=x``,
+    an option of one group under another name, and with null its deletion.
+    """
+    key, equals, value = override.partition("=")
+    if key == EXPERIMENT_GROUP:
+        return f"+{override}"
+    if key not in SECOND_PLACES or not equals:
+        return override
+    return f"~{SECOND_PLACES[key]}@{key}" if value == "null" else f"{SECOND_PLACES[key]}@{override}"
 
 
 def _quoted_path(override: str) -> str:

@@ -9,7 +9,7 @@ from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
 from osediff_exp.cli.keys import all_keys, did_you_mean, dotted, exists, plain, value_at
 from osediff_exp.cli.messages import no_such_option
-from osediff_exp.cli.schema import EXPERIMENT_GROUP, HYDRA_TARGETS, NEEDED_GROUPS, TARGETS, is_open
+from osediff_exp.cli.schema import EXPERIMENT_GROUP, HYDRA_TARGETS, NEEDED_GROUPS, SECOND_PLACES, TARGETS, is_open
 from osediff_exp.cli.schema.relations import relation_problem
 from osediff_exp.cli.targets import foreign_problem, target_paths, target_problem
 from osediff_exp.cli.types import MISSING, value_problem
@@ -68,7 +68,7 @@ def _check_option(composer: Composer, override: Override) -> None:
         raise UserError(f"'{override.input_line}' has no key: write key=value")
     if composer.is_group(key) and not override.is_delete() and not isinstance(value, str | list | dict):
         raise UserError(no_such_option(key, str(value), composer.options(key)))
-    if key in NEEDED_GROUPS and (override.is_delete() or value == []):
+    if key in NEEDED_GROUPS and override.package not in SECOND_PLACES and (override.is_delete() or value == []):
         raise UserError(
             f"{override.input_line} leaves {key} out, which no run can do without: choose one of {', '.join(composer.options(key))}"
         )

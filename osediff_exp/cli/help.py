@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from osediff_exp.cli.conf_tree import groups, options, summary
-from osediff_exp.cli.schema import EXPERIMENT_GROUP
+from osediff_exp.cli.schema import EXPERIMENT_GROUP, SECOND_PLACES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +42,7 @@ def help_text(roots: list[Path]) -> str:
     named = [_table("Tasks (task=NAME)", roots, "task"), _table("Experiments (+experiment=NAME)", roots, EXPERIMENT_GROUP)]
     others = [name for name in groups(roots) if name not in ("task", EXPERIMENT_GROUP)]
     lines = [f"  {name + '=':<24}{', '.join(options(roots, name))}" for name in others]
+    lines += [f"  {name + '=':<24}as {group}, or null" for name, group in SECOND_PLACES.items()]
     return "\n".join([_USAGE, *[text for text in named if text], "\n".join(["Groups (GROUP=OPTION)", *lines, ""]), _FLAGS, _EXAMPLES])
 
 

@@ -148,7 +148,7 @@ def _num_arms(config: DictConfig, swept: list[list[str]]) -> int | None:
 def _naming(swept: list[list[str]], parsed: list[Override]) -> list[str]:
     """Keep what all arms share out of the arms' folder names."""
     names = {values[0].partition("=")[0].lstrip("+") for values in swept if len(values) > 1}
-    shared = sorted({override.key_or_group for override in parsed} - names)
+    shared = sorted({override.get_key_element().lstrip("+~") for override in parsed} - names)
     return [f"hydra.job.config.override_dirname.exclude_keys={[*shared]}"] if swept and shared else []
 
 

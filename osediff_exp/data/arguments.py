@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from osediff_exp.data.sources import Source
 
@@ -16,20 +16,25 @@ MULTIPLE = 8  # the VAE's down-sampling factor: every picture's sides are multip
 
 
 def check_arguments(
-    crop_size: int, val_size: int, reduce_to: int | None, scale: int, batch_size: int, accumulate: int, verify: str, bad_images: str
+    sides: Mapping[str, tuple[int, int]], *, reduce_to: int | None, counts: Mapping[str, int], verify: str, bad_images: str
 ) -> None:
-    """Check sizes against each other, counts and choices; ``scale`` is the degradation's.
+    """Check sizes against each other, counts and choices.
+
+    Args:
+        sides: key of ``data`` -> the side of a crop, and the scale of the degradation that such crops go through.
+        reduce_to, verify, bad_images: see :class:`osediff_exp.data.datamodule.RestorationDataModule`.
+        counts: name -> what must be at least 1.
 
     Raises:
         UserError: a value is impossible; the message proposes one.
     """
-    unit = math.lcm(MULTIPLE, scale)
-    for key, size in (("crop_size", crop_size), ("val_size", val_size)):
+    for key, (size, scale) in sides.items():
+        unit = math.lcm(MULTIPLE, scale)
         if size < unit or size % unit:
             raise UserError(f"data.{key}={size} must be a multiple of {unit}: try {max(unit, round(size / unit) * unit)}")
         if reduce_to is not None and reduce_to < size:
             raise UserError(f"data.reduce_to={reduce_to} would make photos smaller than data.{key}={size}: set it to {size} or more")
-    for key, count in (("batch_size", batch_size), ("accumulate", accumulate)):
+    for key, count in counts.items():
         if count < 1:
             raise UserError(f"{key} must be at least 1, got {count}")
     for key, value, choices in (("verify", verify, ("header", "full")), ("bad_images", bad_images, ("refuse", "skip"))):

@@ -41,6 +41,7 @@ class RestorationDataModule(pl.LightningDataModule):
         train: image lists of the training mixture, each with a weight.
         val: image lists of synthetic validation pairs; may be empty. Ignored where the two roots below are set.
         degradation: makes the low-quality image, see docs/adr/0001.
+        val_degradation: makes that of synthetic validation pairs; None: the same.
         crop_size: side of a training crop in pixels, a multiple of 8 and of the degradation's scale.
         val_size: side of a validation crop, likewise.
         batch_size: samples per device and micro-batch.
@@ -69,6 +70,7 @@ class RestorationDataModule(pl.LightningDataModule):
         train: Sequence[Source],
         val: Sequence[Source] = (),
         degradation: Degradation,
+        val_degradation: Degradation | None = None,
         crop_size: int,
         val_size: int,
         batch_size: int,
@@ -90,11 +92,19 @@ class RestorationDataModule(pl.LightningDataModule):
         with_other: bool = False,
     ) -> None:
         super().__init__()
-        check_arguments(crop_size, val_size, reduce_to, degradation.scale, batch_size, accumulate, verify, bad_images)
+        val_degradation = val_degradation or degradation
+        check_arguments(
+            {"crop_size": (crop_size, degradation.scale), "val_size": (val_size, val_degradation.scale)},
+            reduce_to=reduce_to,
+            counts={"batch_size": batch_size, "accumulate": accumulate},
+            verify=verify,
+            bad_images=bad_images,
+        )
         if (val_lr_root is None) != (val_hr_root is None):
             unset = "data.val_lr_root" if val_lr_root is None else "data.val_hr_root"
             raise UserError(f"{unset} is not set: pairs need both data.val_lr_root and data.val_hr_root")
-        self.train_sources, self.val_sources, self.degradation = list(train), list(val), degradation
+        self.train_sources, self.val_sources = list(train), list(val)
+        self.degradation, self.val_degradation = degradation, val_degradation
         self.crop_size, self.val_size, self.reduce_to = crop_size, val_size, reduce_to
         self.batch_size, self.accumulate, self.val_batch_size, self.num_workers = batch_size, accumulate, val_batch_size, num_workers
         self.seed, self.val_seed, self.val_first = seed, val_seed, val_first
@@ -168,7 +178,7 @@ class RestorationDataModule(pl.LightningDataModule):
             return pairs
         pictures = [picture for source in self.val_sources for picture in source.pictures()][: self.val_first]
         usable = check.usable(pictures, min_size=self.val_size)
-        return ValidationPairs(pictures=usable, degradation=self.degradation, size=self.val_size, seed=self.val_seed, load=self._load)
+        return ValidationPairs(pictures=usable, degradation=self.val_degradation, size=self.val_size, seed=self.val_seed, load=self._load)
 
     def _check_one_size(self, pairs: ValidationPairs | PairedFolder) -> None:
         if isinstance(pairs, PairedFolder) and len(sizes := pairs.sizes()) > 1 and self.val_batch_size > 1:

@@ -122,7 +122,10 @@ def inputs_note(groups: Sequence[tuple[Sequence[Row], Seen]]) -> str:
             f"The arms were tested on different originals, though pictures share their names ({listed}): arms of different groups are not "
             f"paired, and no best is marked.{advice}"
         )
-    return f"The arms were tested on different inputs ({listed}), so each group has its own bicubic reference and no best is marked."
+    return (
+        f"The arms were tested on different inputs ({listed}), so each group has its own bicubic reference and no best is marked. "
+        "val_degradation=NAME gives all arms the same ones."
+    )
 
 
 def _listed(labels: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,10 @@ def sets(override: str, *keys: str) -> bool:
 
 
 def differing_overrides(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Return, run by run, the overrides that not all runs share, without Hydra's leading plus signs."""
+    """Return, run by run, the overrides that not all runs share, without what only Hydra reads in them: plus signs, and the group of an
+    option in another place (``degradation@val_degradation=light``)."""
     shared = set.intersection(*(set(run.overrides) for run in runs)) if len(runs) > 1 else set()
-    return [tuple(text.lstrip("+") for text in run.overrides if text not in shared) for run in runs]
+    return [tuple(re.sub(r"^\+*([^=@]*@(?=[^=]*=))?", "", text) for text in run.overrides if text not in shared) for run in runs]
 
 
 def arm_labels(runs: Sequence[Run], names: Mapping[str, str]) -> list[str]:

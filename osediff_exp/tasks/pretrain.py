@@ -72,6 +72,7 @@ def run(config: DictConfig, run_dir: Path) -> dict[str, float | int | str | None
     settings: Any = OmegaConf.to_container(config.pretrain, resolve=True)
     data = instantiate(config.data.datamodule, _partial_=True)(
         degradation=instantiate(config.degradation),
+        val_degradation=instantiate(config.val_degradation),
         batch_size=settings["batch_size"],
         seed=config.seed,
         val_seed=settings["val_seed"],

@@ -97,6 +97,7 @@ def build_data(config: DictConfig, run_dir: Path) -> RestorationDataModule:
     """Return the data module of the configuration."""
     return instantiate(config.data.datamodule, _partial_=True)(
         degradation=instantiate(config.degradation),
+        val_degradation=instantiate(config.val_degradation),
         batch_size=config.trainer.batch_size,
         accumulate=micro_batches_per_step(config),
         seed=config.seed,

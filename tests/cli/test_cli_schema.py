@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from osediff_exp.bars import UNBOUNDED_STEPS
+from osediff_exp.cli.arguments import parse_arguments
 from osediff_exp.cli.check import _is_ours, check, resolved
 from osediff_exp.cli.compose import open_composer
 from osediff_exp.cli.conf_tree import conf_dir
@@ -45,6 +47,9 @@ EVERY_OPTION = [
     ["method=sinsr"],
     ["method=diffbir_cleaning", "trainer=budget"],
     ["method=stablesr_cfw"],
+    ["degradation@val_degradation=mixed"],
+    ["degradation@val_degradation=face"],
+    ["degradation@val_degradation=bicubic"],
 ]
 
 
@@ -277,6 +282,26 @@ def test_a_named_package_is_trusted() -> None:
         assert check(composer, ["packages=[email]", mine]).callbacks.progress["_target_"] == "email.message.Message"
         with pytest.raises(UserError, match="email"):
             check(composer, [mine])
+
+
+def test_validation_may_have_a_degradation_of_its_own() -> None:
+    def checked(*typed: str) -> Any:
+        overrides = parse_arguments(list(typed)).overrides
+        with open_composer(conf_dir(), overrides) as composer:
+            return check(composer, overrides)
+
+    assert checked().val_degradation is None
+    assert checked("val_degradation=light").val_degradation.second.jpeg_quality == [60.0, 100.0]
+    assert checked("experiment=degradation", "val_degradation=face").val_degradation["_target_"].endswith("FaceDegradation")
+    assert checked("experiment=degradation", "val_degradation=null").get("val_degradation") is None
+    for typed, line in (
+        (["val_degradation=lite"], "no degradation is called 'lite'. Did you mean 'light'?"),
+        (["++val_degradation.scale=4"], "val_degradation has no option: choose one of degradation with val_degradation=NAME"),
+        (["val_degradation=osediff", "val_degradation.scale=3"], "data.val_size=256 must be a multiple of 24 (of 8 and val_degradation"),
+        (["val_degradation=mixed", "val_degradation.shares.light=0.9"], "the probabilities of val_degradation.shares sum to 1.2"),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(line)}"):
+            checked(*typed, "data.val_size=256")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -16,10 +17,11 @@ from hydra.utils import instantiate
 
 from osediff_exp.data.datamodule import RestorationDataModule
 from osediff_exp.data.sources import ImageSource
+from osediff_exp.degradations.base import Degradation, LowQuality
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
-    from osediff_exp.degradations.base import Degradation
+    from osediff_exp.degradations.base import Image
 
 CONF = Path(__file__).parents[2] / "conf"
 ARGUMENTS = {"crop_size": 16, "val_size": 32, "batch_size": 2, "seed": 3, "val_seed": 1}
@@ -46,6 +48,24 @@ def test_batch_is_what_the_contract_says(photos: Path, degradation: Degradation)
     assert batch["lq"].shape == batch["hq"].shape == (2, 3, 16, 16)  # type: ignore[attr-defined]
     assert batch["index"].dtype == torch.int64  # type: ignore[attr-defined]
     assert isinstance(batch["name"], list)
+
+
+def test_validation_pairs_may_have_a_degradation_of_their_own(photos: Path, degradation: Degradation) -> None:
+    class Flat(Degradation):
+        scale = 16
+
+        def __call__(self, hq: Image, rng: np.random.Generator) -> LowQuality:
+            return LowQuality(lr=np.zeros((2, 2, 3), dtype=np.float32), lq=np.zeros_like(hq))
+
+    plain, other = module(photos, degradation), module(photos, degradation, val_degradation=Flat())
+    for key in ("lq", "hq"):
+        assert torch.equal(joined(batches(plain, 1), key), joined(batches(other, 1), key))
+    mine, theirs = (next(iter(data.val_dataloader())) for data in (plain, other))  # type: ignore[arg-type]
+    assert torch.equal(mine["hq"], theirs["hq"])
+    assert not torch.equal(mine["lq"], theirs["lq"])
+    assert not theirs["lq"].any()
+    with pytest.raises(UserError, match=r"^data\.val_size=24 must be a multiple of 16"):
+        module(photos, degradation, val_degradation=Flat(), val_size=24)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core

@@ -19,6 +19,11 @@ def test_shared_overrides_and_plus_signs_do_not_name_an_arm() -> None:
     assert arm_labels(arms, {}) == ["lambda2=0", "lambda2=1"]
 
 
+def test_the_group_of_an_option_in_another_place_does_not_name_an_arm() -> None:
+    arms = runs(["+degradation@val_degradation=light"], ["degradation@val_degradation=face"], ["input=a@b"])
+    assert arm_labels(arms, {}) == ["val_degradation=light", "val_degradation=face", "input=a@b"]
+
+
 def test_human_names_replace_single_overrides_or_the_whole_arm() -> None:
     arms = runs(["l1=0", "l2=0"], ["l1=0", "l2=1"], ["l1=2", "l2=0"], ["l1=2", "l2=1"])
     names = {"l1=0, l2=0": "MSE only", "+l2=1": "VSD", "l1=0": "no LPIPS"}

@@ -26,6 +26,9 @@ OPEN_DICTS = (
 EXPERIMENT_GROUP = "experiment"
 """The group whose files only vary what the other files declare: they may not introduce keys."""
 
+SECOND_PLACES = {"val_degradation": "degradation"}
+"""Keys that take an option of a group of another name."""
+
 NEEDED_GROUPS = frozenset({"backbone", "data", "degradation", "generator", "method", "optimizer", "prompt", "restorer", "trainer"})
 """Groups that are always chosen from: none of them may be left out."""
 

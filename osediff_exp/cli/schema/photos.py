@@ -29,6 +29,27 @@ PAIRS: dict[str, Rule] = {
 }
 """What a datamodule takes, whatever its photos."""
 
+DEGRADATION: dict[str, Rule] = {
+    "scale": whole(1, 64),
+    "parts.*.scale": whole(1, 64),
+    "shares.*": probability(),
+    "**sizes": SIZES,
+    "**.families.*": probability(),
+    "**.directions.*": probability(),
+    "**beta_*": span(0.0, open="("),
+    "**blur.sigma": span(1e-3, 1e3),
+    "**cutoff": number(0.0, 1.0, open="("),
+    "**wide_from": whole(1, 255),
+    "**probability": probability(),
+    "**resize.factor": span(0.0, 64.0, open="("),
+    "downsample": span(1.0, 64.0),
+    "**gaussian_sigma": span(0.0, 255.0),
+    "noise_sigma": span(0.0, 255.0),
+    "**poisson_scale": span(0.0, 1e3, open="("),
+    "**jpeg_quality": span(0.0, 100.0),
+}
+"""What a degradation takes."""
+
 RULES: dict[str, Rule] = {
     **{f"{place}.{name}": rule for place in ("data", "data.datamodule") for name, rule in PAIRS.items()},  # the datamodule repeats them
     "data.datamodule.val_?r_root": path(null=True),
@@ -43,23 +64,7 @@ RULES: dict[str, Rule] = {
     "data.dataset": text(empty=False),
     "data.datamodule.train": several(group(), 1),
     "data.datamodule.val": several(group()),
-    # degradations
-    "degradation.scale": whole(1, 64),
-    "degradation.parts.*.scale": whole(1, 64),
-    "degradation.shares.*": probability(),
-    "degradation.**sizes": SIZES,
-    "degradation.**.families.*": probability(),
-    "degradation.**.directions.*": probability(),
-    "degradation.**beta_*": span(0.0, open="("),
-    "degradation.**blur.sigma": span(1e-3, 1e3),
-    "degradation.**cutoff": number(0.0, 1.0, open="("),
-    "degradation.**wide_from": whole(1, 255),
-    "degradation.**probability": probability(),
-    "degradation.**resize.factor": span(0.0, 64.0, open="("),
-    "degradation.downsample": span(1.0, 64.0),
-    "degradation.**gaussian_sigma": span(0.0, 255.0),
-    "degradation.noise_sigma": span(0.0, 255.0),
-    "degradation.**poisson_scale": span(0.0, 1e3, open="("),
-    "degradation.**jpeg_quality": span(0.0, 100.0),
+    "val_degradation": group(null=True),
+    **{f"{place}.{name}": rule for place in ("degradation", "val_degradation") for name, rule in DEGRADATION.items()},
 }
 """Keys (patterns) and what they take; the first pattern that fits counts."""

@@ -23,15 +23,14 @@ def relation_problem(values: Values) -> str | None:
 
 def _sides(values: Values) -> Iterator[str]:
     """Crops are multiples of the VAE's factor and of the degradation's scale; photos are not reduced below them."""
-    scale, smallest = values.get("degradation.scale"), values.get("data.reduce_to")
-    unit = math.lcm(8, scale) if isinstance(scale, int) else 8
-    for key in ("data.crop_size", "data.val_size"):
-        side = values.get(key)
+    smallest, validation = values.get("data.reduce_to"), "val_degradation" if values.get("val_degradation") else "degradation"
+    for key, degradation in (("data.crop_size", "degradation"), ("data.val_size", validation)):
+        side, scale = values.get(key), values.get(f"{degradation}.scale")
         if not isinstance(side, int):
             continue
-        if side % unit:
+        if side % (unit := math.lcm(8, scale) if isinstance(scale, int) else 8):
             closest = max(unit, round(side / unit) * unit)
-            yield f"{key}={side} must be a multiple of {unit} (of 8 and degradation.scale={scale}); the nearest is {closest}"
+            yield f"{key}={side} must be a multiple of {unit} (of 8 and {degradation}.scale={scale}); the nearest is {closest}"
         if isinstance(smallest, int) and smallest < side:
             yield f"data.reduce_to={smallest} would make photos smaller than {key}={side}: the nearest is {side}"
 
@@ -69,9 +68,19 @@ def _overlaps(values: Values) -> Iterator[str]:
             yield f"restorer.tiling.{network}_overlap={overlap} does not fit tiles of {tile}: the nearest is {tile // 2}"
 
 
+def _second_places(values: Values) -> Iterator[str]:
+    """A second place holds an option's keys whole: some alone make nothing."""
+    from osediff_exp.cli.schema import SECOND_PLACES  # which is made of the rules, not of their relations
+
+    for name, group in SECOND_PLACES.items():
+        if values.get(name) is not None and not values.get(f"{name}._target_"):
+            yield f"{name} has no option: choose one of {group} with {name}=NAME, and change its values then"
+
+
 def _sums(values: Values) -> Iterator[str]:
     for key, value in values.items():
-        if key.startswith("degradation.") and key.endswith((".families", ".directions", ".shares")) and isinstance(value, dict):
+        is_table = key.endswith((".families", ".directions", ".shares")) and isinstance(value, dict)
+        if is_table and key.startswith(("degradation.", "val_degradation.")):
             shares = [share for share in value.values() if _is_number(share)]
             if len(shares) == len(value) and abs(sum(shares) - 1) > 1e-6:
                 yield f"the probabilities of {key} sum to {sum(shares):g}: make them sum to 1"
@@ -160,6 +169,7 @@ def _is_number(value: Any) -> bool:
 
 _CHECKS: tuple[Callable[[Values], Iterator[str]], ...] = (
     _sides,
+    _second_places,
     _encoded,
     _ends,
     _overlaps,
