@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from osediff_exp.errors import UserError
-from osediff_exp.evaluation.kept import KeptPictures
+from osediff_exp.evaluation.kept import KeptPictures, save_original
 from osediff_exp.evaluation.pair_sets import Problem
 from osediff_exp.reporting.files import write_atomically
 
@@ -96,6 +96,7 @@ def evaluate_arm(
     scorer: Scorer,
     pictures_dir: Path,
     log_dir: Path,
+    originals_dir: Path | None = None,
     watcher: Watcher | FileProgress | None = None,
     settings: str | None = None,
     measure: Callable[[Tensor, Tensor], Measured] | None = None,
@@ -110,6 +111,7 @@ def evaluate_arm(
         pairs: the test set.
         scorer: fresh.
         pictures_dir: gets ``LABEL/NAME.png``.
+        originals_dir: gets ``NAME.png``, the originals; None: nothing is written.
         log_dir: gets ``LABEL.error.log``, a traceback, where the restorer fails with anything but a UserError, and
             ``LABEL.METRIC.error.log`` where a metric does.
         watcher: is told of each picture, and of the steps within it.
@@ -118,7 +120,7 @@ def evaluate_arm(
     """
     result = ArmResult(arm.label)
     kept = KeptPictures(pictures_dir / arm.label, settings)
-    _evaluate_pairs(arm, pairs, result, scorer, measure or scorer.measure, kept, log_dir, watcher or Watcher())
+    _evaluate_pairs(arm, pairs, result, scorer, measure or scorer.measure, kept, log_dir, originals_dir, watcher or Watcher())
     free_memory()  # nothing refers to the restorer any more, and the next one loads its own networks
     result.rows, result.notes, result.lacking = scorer.table(), scorer.notes(), list(scorer.gaps())
     if result.rows and not result.error:
@@ -136,6 +138,7 @@ def _evaluate_pairs(
     measure: Callable[[Tensor, Tensor], Measured],
     kept: KeptPictures,
     log_dir: Path,
+    originals_dir: Path | None,
     watcher: Watcher | FileProgress,
 ) -> None:
     with _failure_noted(result, log_dir):
@@ -145,6 +148,8 @@ def _evaluate_pairs(
         restorer.tell_steps(watcher.step)
     for pair in pairs:
         watcher.start(pair.name)
+        if originals_dir is not None:
+            save_original(originals_dir, pair)
         restored = None if result.error else kept.find(pair)
         if restored is None and not result.error:
             with _failure_noted(result, log_dir):

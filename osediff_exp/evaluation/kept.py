@@ -41,11 +41,21 @@ class KeptPictures:
     def save(self, pair: Pair, picture: Tensor, seconds: float) -> None:
         """Write (1, 3, H, W) in [0, 1] as an 8-bit PNG, whole or not at all, and note it."""
         with written_whole(self.folder / _file(pair)) as temporary:
-            Image.fromarray(to_bytes(picture[0].permute(1, 2, 0).cpu().numpy())).save(temporary, format="PNG", compress_level=3)
+            _write_png(temporary, picture)
             self._record.add(_file(pair), self._made_of(pair), temporary, seconds=seconds)
 
     def _made_of(self, pair: Pair) -> str:
         return fingerprint(self._settings or "", hashlib.sha256(pair.lr.numpy().tobytes()).hexdigest(), str(pair.scale))
+
+
+def save_original(folder: Path, pair: Pair) -> None:
+    """Write a pair's original as ``folder/NAME.png``, whole or not at all: a report shows it beside what was restored."""
+    with written_whole(folder / _file(pair)) as temporary:
+        _write_png(temporary, pair.hr)
+
+
+def _write_png(path: Path, picture: Tensor) -> None:
+    Image.fromarray(to_bytes(picture[0].permute(1, 2, 0).cpu().numpy())).save(path, format="PNG", compress_level=3)
 
 
 def _file(pair: Pair) -> Path:

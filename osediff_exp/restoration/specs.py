@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["bicubic", "checkpoint", "outputs", "spandrel"]
 _PREFIXES: tuple[Kind, ...] = ("checkpoint", "outputs", "spandrel")
+ORIGINALS, INPUTS = "hq", "lq"
+"""Folders that stand among those of restorers' pictures and hold no restorer's."""
 _RELEASED_KEY = "state_dict_unet"  # only the released osediff.pkl has it
 
 
@@ -101,7 +103,7 @@ def name_restorers(entries: Sequence[tuple[str | None, str]]) -> dict[str, Resto
     """Return the restorers by unique labels, in order.
 
     Entries that would have one label get the folder above in front, then a number behind. Labels name folders: signs other than
-    letters, digits and ``. _ = + , -`` become ``_``.
+    letters, digits and ``. _ = + , -`` become ``_``, and none is called as the folders of originals and inputs are.
 
     Args:
         entries: (label, or None for one made from the path; what the user names).
@@ -115,7 +117,7 @@ def name_restorers(entries: Sequence[tuple[str | None, str]]) -> dict[str, Resto
     named: dict[str, RestorerSpec] = {}
     for (given, _), label, spec in zip(entries, plain, specs, strict=True):
         wanted = label if given or often[label] == 1 else _longer(spec, label)
-        named[_unique(_folder_name(wanted), named)] = spec
+        named[_unique(_folder_name(wanted), {*named, ORIGINALS, INPUTS})] = spec
     return named
 
 

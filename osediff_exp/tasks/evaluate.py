@@ -27,7 +27,7 @@ from osediff_exp.restoration.finished import checkpoint_identity, fingerprint
 from osediff_exp.restoration.numerics import choose_device
 from osediff_exp.restoration.progress import FileProgress
 from osediff_exp.restoration.realesrgan import ABOUT, is_realesrgan
-from osediff_exp.restoration.specs import RestorerSpec, name_restorers
+from osediff_exp.restoration.specs import ORIGINALS, RestorerSpec, name_restorers
 from osediff_exp.runtime import machine, peak_memory_gib, prepare_process, quiet_libraries
 from osediff_exp.tasks.loading import load_restorer, model_settings, prompt_identity, refuse_model_settings, typed_settings
 from osediff_exp.tasks.train import Figures, build_data
@@ -124,7 +124,8 @@ def _forget_last(run_dir: Path, specs: Mapping[str, RestorerSpec]) -> None:
     with (run_dir / PER_IMAGE).open(encoding="utf-8", newline="") as file:
         written = [(row["restorer"], row["name"]) for row in csv.DictReader(file) if row.get("restorer")]
     for label, name in written:
-        (run_dir / PICTURES / label / f"{name}.png").unlink(missing_ok=True)
+        for folder in (label, ORIGINALS):
+            (run_dir / PICTURES / folder / f"{name}.png").unlink(missing_ok=True)
     (run_dir / PER_IMAGE).unlink()  # pictures without their table are of an evaluation that was stopped
     forget_scores(run_dir / SCORES)
 
@@ -149,10 +150,18 @@ def evaluate(
                 metric.reset()
         scorer = Scorer(metrics, missing, device=device)
         with FileProgress(total=len(pairs), label=arm.label, console=Console(stderr=True)) as progress:
-            folders = {"pictures_dir": run_dir / PICTURES, "log_dir": run_dir}
-            settings = _settings(configs[arm.label], specs[arm.label])
-            kept = KeptScores(scorer, run_dir / SCORES, measured_by)
-            results.append(evaluate_arm(arm, pairs, scorer=scorer, watcher=progress, settings=settings, measure=kept.measure, **folders))
+            result = evaluate_arm(
+                arm,
+                pairs,
+                scorer=scorer,
+                pictures_dir=run_dir / PICTURES,
+                log_dir=run_dir,
+                originals_dir=None if results else run_dir / PICTURES / ORIGINALS,  # they are the same for all
+                watcher=progress,
+                settings=_settings(configs[arm.label], specs[arm.label]),
+                measure=KeptScores(scorer, run_dir / SCORES, measured_by).measure,
+            )
+            results.append(result)
     return results, missing
 
 

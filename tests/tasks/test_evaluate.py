@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from osediff_exp.cli.resolvers import register_resolvers
 from osediff_exp.errors import Incomplete, UserError
 from osediff_exp.evaluation.scoring import Measured, Scorer
 from osediff_exp.models.backbone import Backbone
+from osediff_exp.reporting.comparison import compare
+from osediff_exp.reporting.pictures import choose_pictures
 from osediff_exp.tasks import evaluate
 from osediff_exp.tasks.train import build_data, build_module
 
@@ -87,12 +90,12 @@ def test_twice_the_same_bit_for_bit_and_a_reused_folder_is_made_anew(trained: tu
     arguments = [f"checkpoint='{trained[0]}'", "data=pairs", f"data.root={write_pairs(tmp_path / 'set')}", SMALL[0], SMALL[-1]]
     first = run(tmp_path / "one", *arguments)
     once = contents(tmp_path / "one")
-    assert len(once) == 2 * 3 + 3
+    assert len(once) == 3 * 3 + 3
     run(tmp_path / "two", *arguments)
     assert contents(tmp_path / "two") == once
     again = run(tmp_path / "one", *arguments, "data.first=1")
     assert sorted(contents(tmp_path / "one")) == sorted(
-        ["comparison.csv", "comparison.md", "per_image.csv", "images/0_arm=a/a.png", "images/bicubic/a.png"]
+        ["comparison.csv", "comparison.md", "per_image.csv", *(f"images/{folder}/a.png" for folder in ("0_arm=a", "bicubic", "hq"))]
     )
     assert (first["num_images"], again["num_images"]) == (3, 1)
     assert json.loads(json.dumps(first)) == first
@@ -131,6 +134,21 @@ def test_restorers_stand_side_by_side_under_their_labels(tmp_path: Path) -> None
         rows = list(csv.DictReader(file))
     assert [(row["restorer"], row["name"]) for row in rows] == [(label, name) for label in ("truth", "plain") for name in "abc"]
     assert np.mean([float(row["psnr"]) for row in rows[3:]]) == pytest.approx(figures["plain_psnr"], rel=1e-6)
+
+
+def test_a_report_has_the_originals_beside_what_was_restored(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs")
+    arguments = ["data=pairs", f"data.root={pairs}", "metrics=psnr_ssim", "restorer.device=cpu"]
+    outputs = Path(shutil.copytree(pairs / "test_HR", tmp_path / "hq"))  # whose own name is the originals' here
+    figures = run(tmp_path / "run", *arguments, f"restorers=[bicubic,{outputs}]")
+    for name in "abc":
+        truth, shown = (np.asarray(Image.open(path / f"{name}.png")) for path in (pairs / "test_HR", tmp_path / "run" / "images" / "hq"))
+        assert np.array_equal(truth, shown)
+    (tmp_path / "run" / "result.json").write_text(json.dumps(figures | {"task": "evaluate"}))
+    columns = choose_pictures(compare(tmp_path / "run").arms).columns
+    assert [column.kind for column in columns] == ["bicubic", "output", "hq"]
+    run(tmp_path / "run", *arguments, "data.first=1")
+    assert [path.name for path in (tmp_path / "run" / "images" / "hq").iterdir()] == ["a.png"]
 
 
 def test_a_restorer_may_have_options_of_its_own(tmp_path: Path, trained: tuple[Path, dict[str, float]], backbone_folder: Path) -> None:
