@@ -143,7 +143,7 @@ def evaluate(
     measured_by = fingerprint(_plain(config, "metrics"), {"there": list(metrics), "device": device, "version": __version__})
     configs = {label: with_options(config, options.get(label, {})) for label in specs}
     arms = [make_arm(label, spec, load_checkpoint=partial(load_restorer, configs[label]), device=device) for label, spec in specs.items()]
-    results = []
+    results: list[ArmResult] = []
     for arm in arms:
         for metric in metrics.values():
             if isinstance(metric, SetMetric):  # it has seen the last restorer's pictures
