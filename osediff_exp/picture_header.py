@@ -64,8 +64,11 @@ def _judge(image: Image.Image) -> None:
 def _opened(file: Path | IO[bytes]) -> ImageFile.ImageFile:
     from PIL import Image  # not above: the command line knows this module, and its help need not wait for Pillow
 
-    if isinstance(file, Path) and file.exists() and not file.is_file():
-        raise ValueError("no file")
+    if isinstance(file, Path) and not file.is_file():
+        if file.exists():
+            raise ValueError("no file")
+        if file.is_symlink():
+            raise FileNotFoundError("a link to nothing")
     with _lifting:  # Pillow's limit is a global of its module, and files are checked in several threads
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

@@ -8,7 +8,8 @@ import pickle
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from osediff_exp.errors import UserError
 
+FILES = "files"
+"""In a folder's record: the files that were written with it."""
 RECORD = "osediff.json"
 """The file that marks a folder as an export of this program and describes it."""
 
@@ -79,34 +82,70 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a file under a temporary name beside ``path``, then put it in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as unfinished:
-        write(Path(unfinished) / path.name)
-        os.replace(Path(unfinished) / path.name, path)  # noqa: PTH105
+    """Let ``write`` make a file under a temporary name beside ``path``, then put it in place.
+
+    Raises:
+        UserError: before anything is written, if nothing can be written beside ``path``.
+    """
+    with _folder_beside(path) as unfinished:
+        write(unfinished / path.name)
+        os.replace(unfinished / path.name, path)  # noqa: PTH105
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """Make the folder that is to hold ``path``, and yield a temporary one in it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise UserError(f"output={path} cannot be written ({error.strerror}): give another place") from error
+    with unfinished as name:
+        yield Path(name)
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary folder beside ``folder``, then put it in place; an earlier export there is replaced.
 
+    ``write`` leaves a record (:func:`write_record`), to which the names of all files are added: what is replaced later is known to be ours.
+
     Raises:
-        UserError: before anything is written, if ``folder`` is a file or holds something that is no export of this program.
+        UserError: before anything is written, if nothing can be written there, or ``folder`` is a file or holds something that is no
+            export of this program.
     """
     check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unfinished:
-        fresh, old = Path(unfinished) / "fresh", Path(unfinished) / "old"
+    with _folder_beside(folder) as unfinished:
+        fresh, old = unfinished / "fresh", unfinished / "old"
         fresh.mkdir()
         write(fresh)
+        write_record(fresh, read_record(fresh) | {FILES: _files(fresh)})
         if folder.exists():
             folder.replace(old)
         fresh.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
 
 
+def check_absent(path: Path) -> None:
+    """Raise UserError where writing the file would destroy one, or a folder."""
+    if path.exists():
+        raise UserError(f"output={path} exists: give another file name, or delete it first")
+
+
 def check_replaceable(folder: Path) -> None:
-    """Raise UserError where writing the folder would destroy something that is no export of this program."""
+    """Raise UserError where writing the folder would destroy something that no export of this program has written."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output={folder} is a file: give a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
+    if not folder.is_dir() or not (there := _files(folder)):
+        return
+    if not (folder / RECORD).is_file():
         raise UserError(f"output={folder} holds other files (no {RECORD} among them): give a new or empty folder")
+    ours = {RECORD, *read_record(folder).get(FILES, ())}
+    if others := [name for name in there if name not in ours]:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise UserError(f"output={folder} holds more than the export in it ({', '.join(others[:3])}{more}): give a new or empty folder")
+
+
+def _files(folder: Path) -> list[str]:
+    """Return what lies below a folder, sorted: paths with slashes, of files and of folders that hold nothing."""
+    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir())]
+    return sorted(path.relative_to(folder).as_posix() for path in found)

@@ -17,7 +17,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from osediff_exp.checkpoints.base import Call, Exported, Loaded, assemble
-from osediff_exp.checkpoints.files import write_file
+from osediff_exp.checkpoints.files import check_absent, write_file
 from osediff_exp.errors import UserError
 from osediff_exp.models.backbone import Backbone, load_backbone
 from osediff_exp.models.generator import OneStepGenerator
@@ -119,8 +119,7 @@ def write_released(loaded: Loaded, path: Path) -> Exported:
         UserError: if the VAE's decoder is trained (the format has no place for it) or ``path`` exists.
     """
     content = released_content(loaded)
-    if path.exists():
-        raise UserError(f"output={path} exists: give another file name, or delete it first")
+    check_absent(path)
     write_file(path, lambda unfinished: torch.save(content, unfinished))
     tensors = [*content["state_dict_unet"].values(), *content["state_dict_vae"].values()]
     return Exported(num_tensors=len(tensors), params=sum(tensor.numel() for tensor in tensors), fingerprint=loaded.fingerprint)

@@ -77,6 +77,8 @@ def _tell_if_nothing_is_validated(module: DictConfig) -> None:
 def check_path(path: Path, key: str) -> None:
     """Raise UserError unless ``path`` exists; the message offers the nearest name beside it."""
     path = path.expanduser()
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{key}={path}: this is a link to {path.readlink()}, which is not there")
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"{key}={path}: there is no such file or folder.{nearest(path.name, siblings)}")

@@ -208,13 +208,19 @@ class Scorer:
         """Return a sentence for each metric of :meth:`gaps`: how many pictures its average leaves out, and why."""
         return [
             f"{key}: no figure for {len(names)} of {len(self.rows)} pictures ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), "
-            f"its average is over the others; {self._reasons.get(key, 'it is not defined for them, e.g. flat pictures')}"
+            f"its average is over the others; {self._reason(key)}"
             for key, names in self.gaps().items()
+            if len(names) < len(self.rows)
         ]
 
+    def _reason(self, key: str) -> str:
+        return self._reasons.get(key, "it is not defined for them, e.g. flat pictures")
+
     def failed(self) -> list[str]:
-        """Return a clause for each metric that failed: at how many pictures, or the whole set, and the first error."""
-        texts = []
+        """Return a clause for each metric without a figure for any picture, or that failed: at how many, or the whole set, and why."""
+        gaps = self.gaps() if self.rows else {}
+        alone = [key for key, names in gaps.items() if len(names) == len(self.rows) and key not in self.failures]
+        texts = [f"{key} has no figure for any of {len(self.rows)} pictures: {self._reason(key)}" for key in alone]
         for key, failures in self.failures.items():
             names = [name for name in failures if name != WHOLE_SET]
             of_pictures = f"at {len(names)} of {len(self.rows)} pictures ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -76,7 +76,7 @@ def resolve_source(sources: list[str], load: PartLoader) -> Source:
             faults.append(f"{text}: {_first_line(error)}")
     raise UserError(
         f"none of the backbone's sources can be loaded ({'; '.join(faults) or 'backbone.loader.sources is empty'}): put a folder in "
-        "diffusers layout on disk and pass backbone.loader.sources=[FOLDER]"
+        "diffusers layout on disk and pass backbone.loader.sources=[FOLDER] (with checkpoint=: restorer.sources; of task=export: sources)"
     )
 
 

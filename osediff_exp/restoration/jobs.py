@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,14 +74,17 @@ def _photos(folder: Path, output: Path) -> list[Path]:
 
 
 def _files(folder: Path, output: Path) -> list[Path]:
-    """Return the visible files in ``folder`` and the folders in it, in order of their names, without those in ``output``."""
+    """Return the visible files in ``folder`` and the folders in it, in order of their names, without those in ``output``.
+
+    A link to nothing counts as a file: whoever moved the photos behind it should hear of them.
+    """
     excluded = output.resolve()
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file()
+        if (path.is_file() or (path.is_symlink() and not path.is_dir()))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and excluded not in path.resolve().parents
+        and excluded not in Path(os.path.realpath(path)).parents
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from osediff_exp.checkpoints.base import Exported, Loaded
+from osediff_exp.checkpoints.files import check_absent, check_replaceable
 from osediff_exp.checkpoints.loading import load_checkpoint
 from osediff_exp.checkpoints.lora_folder import write_lora_folder
 from osediff_exp.checkpoints.merged import write_merged_folder
@@ -34,6 +35,7 @@ def run(config: DictConfig, run_dir: Path) -> Figures:
     checkpoint, output = checkpoint_path(config.checkpoint), Path(config.output).expanduser().absolute()
     if output == checkpoint.absolute() or output in checkpoint.absolute().parents:
         raise UserError(f"output={config.output} is, or holds, the checkpoint itself: give another place")
+    (check_absent if config.format == "released" else check_replaceable)(output)  # and again when it is written
     refuse_model_settings(config, [checkpoint])
     sources = None if config.sources is None else [str(source) for source in config.sources]
     loaded = load_checkpoint(

@@ -5,6 +5,7 @@ A checkpoint carries the configuration of its training, and only what was typed 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from osediff_exp.restoration.restorer import Restorer
 
+_ARGUMENT = re.compile(r"(?<![\w.])(steps|guidance|device|dtype|decoder|color_fix|min_side)=")
 _OF_A_MODEL = ("backbone", "generator", "method")
 _INSTEAD = {  # what a restorer takes whatever the checkpoint says
     "backbone.loader.sources": "sources",
@@ -94,6 +96,8 @@ def load_restorer(config: DictConfig, checkpoint: str | Path) -> Restorer:
     Raises:
         UserError: the checkpoint cannot be loaded, or an option has no such value.
     """
-    return instantiate(config.restorer)(
-        checkpoint, settings=model_settings(config), packages=own_packages(config), prompt=typed_prompt(config)
-    )
+    settings: Any = {"settings": model_settings(config), "packages": own_packages(config), "prompt": typed_prompt(config)}
+    try:
+        return instantiate(config.restorer)(checkpoint, **settings)
+    except UserError as error:  # from Python they are arguments; here they are keys of restorer
+        raise UserError(_ARGUMENT.sub(r"restorer.\1=", str(error))) from error

@@ -169,6 +169,18 @@ def test_other_files_are_never_overwritten(train: Train, tmp_path: Path) -> None
     with pytest.raises(UserError, match="is a file"):
         write_lora_folder(train(), tmp_path / "file")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    for _ in range(2):
+        write_lora_folder(train(), tmp_path / "export")
+    (tmp_path / "export" / "vae_lora" / "notes.txt").write_text("mine too")
+    with pytest.raises(UserError, match="holds more than the export in it \\(vae_lora/notes.txt\\)"):
+        write_lora_folder(train(), tmp_path / "export")
+    assert (tmp_path / "export" / "vae_lora" / "notes.txt").is_file()
+
+
+def test_a_place_that_cannot_be_written_is_said_in_a_line(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="output=.*x cannot be written .*: give another place"):
+        write_lora_folder(train(), tmp_path / "file" / "x")
 
 
 def test_nothing_trained_is_nothing_to_export(train: Train, tmp_path: Path) -> None:

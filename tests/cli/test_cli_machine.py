@@ -115,3 +115,9 @@ def test_the_machine_is_asked_where_something_runs_not_where_it_is_printed(capsy
         == "error: --cfg prints the configuration of one run: give lambda2 one value, or write a list as lambda2=[0,1]\n"
     )
     assert list(workplace.iterdir()) == []
+
+
+def test_a_link_to_nothing_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "moved").symlink_to("nowhere")
+    with pytest.raises(UserError, match="checkpoint=.*moved: this is a link to nowhere, which is not there$"):
+        make_plan(conf_dir(), parse_arguments(["task=restore", f"input={tmp_path}", f"checkpoint={tmp_path / 'moved'}"]))

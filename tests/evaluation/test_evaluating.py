@@ -264,8 +264,9 @@ def test_a_picture_that_a_metric_refuses_is_refused_in_the_same_words(tmp_path: 
     pairs = noisy_pairs(1, 40)  # too small for NIQE
     first, second = scored(tmp_path, pairs), scored(tmp_path, pairs)
     assert second.asked == 0
-    assert second.notes() == first.notes()
-    assert "96" in first.notes()[0]
+    assert second.failed() == first.failed()
+    assert first.failed()[0].startswith("niqe has no figure for any of 1 pictures: ")
+    assert "96" in first.failed()[0]
 
 
 def test_what_failed_is_asked_again_and_damaged_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

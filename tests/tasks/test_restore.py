@@ -153,6 +153,22 @@ def test_without_an_output_folder_it_is_the_runs(checkpoint: Path, photos: Path)
     assert written(photos / "run" / "restored") == {"one.png": (12, 10)}
 
 
+def test_a_link_to_nothing_is_a_photo_that_was_not_restored(checkpoint: Path, photos: Path) -> None:
+    (photos / "moved.png").symlink_to("nowhere.png")
+    with pytest.raises(Incomplete, match="moved.png: unreadable: a link to nothing") as caught:
+        run(checkpoint, photos)
+    assert counts(caught.value.figures) == (3, 0, 1)
+
+
+def test_an_option_that_cannot_be_is_called_by_its_key(checkpoint: Path, photos: Path) -> None:
+    for option, message in (
+        ("steps=5", "restorer.steps=5 is not possible"),
+        ("device=cuda:9", "restorer.device=cuda:9 is not on this machine"),
+    ):
+        with pytest.raises(UserError, match=f"^{message}"):
+            run(checkpoint, photos, f"restorer.{option}")
+
+
 def test_a_second_run_does_only_what_changed(checkpoint: Path, photos: Path) -> None:
     run(checkpoint, photos)
     assert counts(run(checkpoint, photos, "restorer.device=auto")) == (0, 3, 0)

@@ -182,6 +182,15 @@ def test_a_figure_of_fewer_pictures_says_of_how_many(folders: tuple[Path, Path],
     assert [row["niqe"] == "" for row in table(tmp_path / "per_image.csv")] == [False, False, False, True, True]
 
 
+def test_a_metric_without_a_figure_at_all_is_no_whole_job(tmp_path: Path) -> None:
+    for folder in (folders := [tmp_path / "pred", tmp_path / "gt"]):
+        folder.mkdir()
+        Image.new("RGB", (64, 64), "grey").save(folder / "small.png")
+    with pytest.raises(Incomplete, match="1 pictures are scored, but niqe has no figure for any of 1 pictures: .*96") as caught:
+        score.run(configuration(*folders), tmp_path)
+    assert caught.value.figures["psnr"] == pytest.approx(80.0)
+
+
 def test_a_device_that_is_not_there_is_refused_in_one_line(folders: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="device=abacus is not on this machine"):
         score.run(configuration(*folders, "device=abacus"), tmp_path)

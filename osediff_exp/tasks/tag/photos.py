@@ -62,7 +62,7 @@ def _words(work: Work, extractor: TaggedPrompt, files: dict[str, Path], failures
         return dict(zip(files, _together(work, extractor, list(files.values())), strict=True))
     except UNREADABLE as error:
         if len(files) == 1:
-            failures.append(f"{shown(next(iter(files.values())))} ({error})")
+            failures.append(f"{shown(next(iter(files.values())))} ({getattr(error, 'strerror', None) or error})")
             return {}
         return {name: words for one, path in files.items() for name, words in _words(work, extractor, {one: path}, failures).items()}
 
