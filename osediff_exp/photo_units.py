@@ -46,35 +46,39 @@ def photos_of(names: Iterable[str]) -> dict[str, str]:
     return photos
 
 
-def photo_totals(values: Mapping[str, float]) -> dict[str, float]:
+def photo_totals(values: Mapping[str, float], photos: Mapping[str, str] | None = None) -> dict[str, float]:
     """Return photo -> its share of the mean over pictures, times the number of photos: the mean over photos is the one over pictures.
 
     With as many crops of every photo this is the mean over its crops; else a photo with many crops has a large share whatever their values
     are: what a share deviates by says nothing about how sure the mean is (see :func:`by_photo`).
+
+    Here and below ``photos`` is :func:`photos_of` of the whole test set, where not all of its pictures have a value: what a name means does
+    not depend on which figure is looked at. None: all have one.
     """
-    photos = photos_of(values)
+    photos = photos_of(values) if photos is None else photos
     sums: Counter[str] = Counter()
     for name, value in values.items():
         sums[photos[name]] += value  # type: ignore[assignment]  # a Counter adds up floats too
     return {photo: total * len(sums) / len(values) for photo, total in sums.items()}
 
 
-def photo_weights(names: Collection[str]) -> dict[str, float]:
+def photo_weights(names: Collection[str], photos: Mapping[str, str] | None = None) -> dict[str, float]:
     """Return photo -> its number of pictures over the mean number, 1 with as many pictures of every photo."""
-    counts = Counter(photos_of(names).values())
+    photos = photos_of(names) if photos is None else photos
+    counts = Counter(photos[name] for name in names)
     return {photo: count * len(counts) / len(names) for photo, count in counts.items()}
 
 
-def by_photo(values: Mapping[str, float]) -> dict[str, float]:
+def by_photo(values: Mapping[str, float], photos: Mapping[str, str] | None = None) -> dict[str, float]:
     """Return photo -> m + G / N sum_k (d_k - m) over its pictures k, with m the mean of all N pictures and G the number of photos.
 
     Their mean is m. Their deviations are the linearised residuals of m as a ratio of totals, sum d over N, when photos are drawn (W. G.
     Cochran, "Sampling Techniques", 3rd ed. 1977, chapters 6 and 9A): Student's interval of these values is the one of m. With as many
     crops of every photo they are the means over its crops; values that are all alike have no deviation, however crops are spread.
     """
-    photos = photos_of(values)
-    totals = photo_totals(values)
-    if len(set(Counter(photos.values()).values())) < 2:
+    photos = photos_of(values) if photos is None else photos
+    totals = photo_totals(values, photos)
+    if len(set(Counter(photos[name] for name in values).values())) < 2:
         return totals
     mean = fsum(values.values()) / len(values)
     residuals = dict.fromkeys(totals, 0.0)
@@ -88,7 +92,7 @@ def is_standard_error(key: str, keys: Container[str]) -> bool:
     return key.endswith(STANDARD_ERROR) and key.removesuffix(STANDARD_ERROR) in keys
 
 
-def standard_error(values: Mapping[str, float]) -> float:
+def standard_error(values: Mapping[str, float], photos: Mapping[str, str] | None = None) -> float:
     """Return the standard error of the mean over pictures (name -> value), with the photo as the unit; NaN under two photos."""
-    photos = list(by_photo(values).values())
-    return stdev(photos) / len(photos) ** 0.5 if len(photos) > 1 else float("nan")
+    units = list(by_photo(values, photos).values())
+    return stdev(units) / len(units) ** 0.5 if len(units) > 1 else float("nan")

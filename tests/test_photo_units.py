@@ -89,6 +89,16 @@ def test_the_standard_error_is_that_of_the_mean_where_photos_have_unequal_number
     assert covered / 200 == pytest.approx(0.95, abs=0.035)
 
 
+def test_what_a_name_means_does_not_depend_on_which_pictures_have_a_figure() -> None:
+    names = [f"{camera}_{k}" for camera in ("Canon", "Nikon") for k in range(1, 18)]
+    values = {name: float(k) for k, name in enumerate(names)}
+    photos = photos_of(names)
+    assert len(by_photo(values)) == 34
+    some = {name: value for name, value in values.items() if not name.endswith("_17")}
+    assert len(by_photo(some)) == 2  # by themselves they look like crops
+    assert len(by_photo(some, photos)) == len(photo_weights(some, photos)) == len(photo_totals(some, photos)) == 32
+
+
 def test_a_standard_error_belongs_to_a_figure() -> None:
     assert is_standard_error("kid_se", ["kid", "kid_se"])
     assert not is_standard_error("mouse_se", ["kid"])

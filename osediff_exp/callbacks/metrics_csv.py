@@ -61,7 +61,7 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def save(self) -> None:
         columns = ["step", *dict.fromkeys(key for row in self._rows.values() for key in row)]
-        with whole_file(self.path) as temporary, temporary.open("w", newline="") as file:
+        with whole_file(self.path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             for step in sorted(self._rows):
@@ -77,5 +77,5 @@ class MetricsCsv(Logger):
 def _read(path: Path) -> dict[int, Row]:
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return {int(row.pop("step")): {key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)}

@@ -81,7 +81,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 def _write_per_image(path: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({key: value if isinstance(value, str) else f"{value:.6g}" for key, value in row.items()} for row in rows)

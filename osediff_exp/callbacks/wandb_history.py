@@ -22,7 +22,7 @@ def rows_until(folder: Path, step: int) -> list[tuple[int, dict[str, float]]]:
     path = folder / "metrics.csv"
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = [(int(row.pop("step")), {key: float(value) for key, value in row.items() if value}) for row in csv.DictReader(file)]
     return [(number, figures) for number, figures in rows if number <= step]
 

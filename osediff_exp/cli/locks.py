@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
@@ -15,13 +16,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK = ".lock"
+_PATIENCE = 0.3  # seconds
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock while the block runs; yield whether it could be had. The folder must exist."""
+    """Hold the folder's lock while the block runs; yield whether it could be had. The folder must exist.
+
+    Whoever asks :func:`is_held` has the lock for a moment, so it is tried for a while.
+    """
     with (folder / LOCK).open("a") as file:
-        yield _take(file)
+        until = time.monotonic() + _PATIENCE
+        while not (taken := _take(file)) and time.monotonic() < until:
+            time.sleep(_PATIENCE / 20)
+        yield taken
 
 
 def is_held(folder: Path) -> bool:

@@ -15,7 +15,7 @@ import torch
 from osediff_exp.errors import UserError
 from osediff_exp.metrics.base import WITHOUT_FLOAT64, ImageMetric
 from osediff_exp.metrics.set_metric import SetMetric
-from osediff_exp.photo_units import STANDARD_ERROR, standard_error
+from osediff_exp.photo_units import STANDARD_ERROR, photos_of, standard_error
 from osediff_exp.reporting.files import write_atomically
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Scorer:
                 continue
             figures[key], contributions = self._set_figure(key)
             if contributions:
-                figures[key + STANDARD_ERROR] = standard_error(contributions)
+                figures[key + STANDARD_ERROR] = standard_error(contributions, photos_of(str(row["name"]) for row in self.rows))
         return figures | dict.fromkeys(self.missing)
 
     def _mean(self, key: str) -> float:

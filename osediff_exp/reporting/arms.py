@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from osediff_exp.reporting.figures import as_number
 from osediff_exp.reporting.inputs import BICUBIC, agree, of_inputs
-from osediff_exp.reporting.labels import CHECKPOINTS, flatten, says_nothing, sets
+from osediff_exp.reporting.labels import CHECKPOINTS, flatten, names_own_folder, says_nothing, sets
 from osediff_exp.reporting.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _same_config(one: Run, other: Run) -> bool:
 
 
 def _is_own(run: Run, value: Any) -> bool:
-    return value == run.seed or run.folder.name in str(value)
+    return value == run.seed or names_own_folder(run, value)
 
 
 def _chooses_checkpoints(key: str, label: str) -> bool:

@@ -15,6 +15,7 @@ from osediff_exp.reporting.inputs import input_groups, inputs_note
 from osediff_exp.reporting.labels import arm_labels, differing_config, differing_overrides, unused_names
 from osediff_exp.reporting.paper_ablations import Published, published_for
 from osediff_exp.reporting.run_folders import find_runs
+from osediff_exp.reporting.runs import read_json
 from osediff_exp.reporting.scored import Behind, pictures_notes, seeds_notes, take_part, what_is_behind
 from osediff_exp.reporting.settings import ReportSettings
 
@@ -162,10 +163,11 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
     """Read the runs of a sweep, or of several folders, and set them side by side, without writing anything.
 
     What ``settings`` leaves empty is taken from the ``report`` part of the runs' own configs. ``out_dir`` is where the files of several
-    folders' comparison go; one folder's go into itself.
+    folders' comparison go, and those of one evaluation, which has tables of these names itself; one other folder's go into itself.
     """
     sources = (folders,) if isinstance(folders, Path) else tuple(folders)
-    sweep_dir = sources[0] if len(sources) == 1 or out_dir is None else out_dir
+    into_itself = len(sources) == 1 and not _has_such_tables(sources[0])
+    sweep_dir = sources[0] if into_itself or out_dir is None else out_dir
     found = find_runs(sources)
     runs = found.runs
     settings = (settings or ReportSettings()).or_else(_settings_of(runs))
@@ -203,6 +205,11 @@ def compare(folders: Path | Sequence[Path], settings: ReportSettings | None = No
         never_started=found.never_started,
         notes=[note for note in notes if note],
     )
+
+
+def _has_such_tables(folder: Path) -> bool:
+    result = read_json(folder / "result.json")
+    return isinstance(result, dict) and result.get("task") == "evaluate"
 
 
 def _best(metric: Metric, arms: list[Row]) -> set[int]:

@@ -56,12 +56,25 @@ def _key(row: Row) -> str:
 
 
 def _groups(rows: Sequence[tuple[int, Row]]) -> list[_Group]:
-    """Return the rows that differ in nothing but their sampling steps, fewest first."""
-    found: dict[tuple[tuple[str, str], ...], _Group] = {}
+    """Return the rows that differ in nothing but their sampling steps, fewest first; any other row is a group of its own."""
+    found: dict[tuple[object, ...], _Group] = {}
     for place, row in rows:
         rest = tuple((key, value) for key, value in sorted(row.settings.items()) if key not in _STEP_KEYS)
-        found.setdefault(rest, []).append((place, row))
-    return [sorted(group, key=lambda one: as_number(one[1].figures.get("sampling_steps")) or 0.0) for group in found.values()]
+        found.setdefault((_network(row), row.figures.get("color_fix"), *rest), []).append((place, row))
+    groups: list[_Group] = []
+    for group in found.values():
+        steps = [as_number(row.figures.get("sampling_steps")) for _, row in group]
+        known = [number for number in steps if number is not None]
+        if len(set(known)) == len(group):
+            groups.append([one for _, one in sorted(zip(known, group, strict=True), key=lambda pair: pair[0])])
+        else:
+            groups += [[one] for one in group]
+    return groups
+
+
+def _network(row: Row) -> str:
+    """Return what tells the restorers of one evaluation apart, whose settings are the same: the training, else the label."""
+    return str(row.figures.get("training") or (row.run.restorer if row.run else ""))
 
 
 def _points(groups: Sequence[_Group], metric: Metric) -> list[Point]:

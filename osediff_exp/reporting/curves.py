@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NUM_COLOURS = 8
 _WIDTH, _HEIGHT = 420, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
-_MAX_POINTS = 120
+_MIN_POINTS, _MAX_POINTS, _POINTS_OF_A_PLOT = 20, 120, 3000
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def plot(title: str, series: Sequence[Series], across: str = "step") -> str:
     Long curves are shown as bucket means inside the band of their lowest and highest values. Positive figures that span more than two
     decades get a logarithmic axis. ``across`` names the horizontal axis.
     """
-    drawn = [(one, buckets(one.points)) for one in series]
+    most = max(_MIN_POINTS, min(_MAX_POINTS, _POINTS_OF_A_PLOT // max(1, len(series))))  # hundreds of runs would make a page of tens of MB
+    drawn = [(one, buckets(one.points, most)) for one in series]
     drawn = [(one, points) for one, points in drawn if points]
     if not drawn:
         return ""

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from osediff_exp.errors import nearest
-from osediff_exp.photo_units import by_photo, photo_totals, photo_weights
+from osediff_exp.photo_units import by_photo, photo_totals, photo_weights, photos_of
 from osediff_exp.reporting.figures import as_number
 from osediff_exp.reporting.inputs import seen, tested_on
 from osediff_exp.reporting.statistics import ALPHA, MIN_PAIRS, Interval, detectable_difference, mean_interval, paired_tests
@@ -105,16 +105,21 @@ def differences_from(baseline: Row | None, arms: Sequence[Row], metrics: Sequenc
     """
     if baseline is None:
         return {}
+    photos = photos_of(dict.fromkeys(name for row in [baseline, *arms] for table in _tables(row) for name in table))
     found: dict[tuple[str, str], tuple[Difference, dict[str, float]]] = {}
     for arm in (arm for arm in arms if arm is not baseline and _can_be_paired(arm, baseline)):
         for metric in metrics:
             mine, theirs, num_seeds = _paired_pictures(arm, baseline, metric.key)
             pictures = _per_picture(mine, theirs, metric.key)
             if pictures:
-                over = mean_interval(list(by_photo(pictures).values()))
+                over = mean_interval(list(by_photo(pictures, photos).values()))
                 one = Difference(over, len(pictures), num_seeds, _by_shared_seed(arm, baseline, metric.key))
                 found[arm.label, metric.key] = one, pictures
-    return _tested(found, {metric.key: metric for metric in metrics})
+    return _tested(found, {metric.key: metric for metric in metrics}, photos)
+
+
+def _tables(row: Row) -> list[PerImage]:
+    return [row.inputs, *(run.per_image for run in row.done)]
 
 
 def _can_be_paired(arm: Row, baseline: Row) -> bool:
@@ -129,15 +134,15 @@ def _per_picture(mine: PerImage, theirs: PerImage, key: str) -> dict[str, float]
 
 
 def _tested(
-    found: Mapping[tuple[str, str], tuple[Difference, dict[str, float]]], metrics: Mapping[str, Metric]
+    found: Mapping[tuple[str, str], tuple[Difference, dict[str, float]]], metrics: Mapping[str, Metric], photos: Mapping[str, str]
 ) -> dict[tuple[str, str], Difference]:
     pictures = [values for _, values in found.values()]
-    tests = paired_tests([photo_totals(values) for values in pictures], [photo_weights(values) for values in pictures])
+    tests = paired_tests([photo_totals(values, photos) for values in pictures], [photo_weights(values, photos) for values in pictures])
     tested = {}
     for (key, (one, values)), test in zip(found.items(), tests, strict=True):
         if test:
             verdict = _verdict(metrics[key[1]], one.interval.mean, test.p_adjusted)
-            detectable = detectable_difference(list(by_photo(values).values()), test.critical)
+            detectable = detectable_difference(list(by_photo(values, photos).values()), test.critical)
             one = replace(one, p=test.p, p_adjusted=test.p_adjusted, verdict=verdict, detectable=detectable)
         tested[key] = one
     return tested
@@ -157,7 +162,7 @@ def _paired_pictures(arm: Row, baseline: Row, key: str) -> tuple[PerImage, PerIm
     shared = ours.keys() & theirs.keys()
     chosen = [run.per_image for seed, run in ours.items() if not shared or seed in shared]
     others = [run.per_image for seed, run in theirs.items() if not shared or seed in shared]
-    one, other = _average(chosen), baseline.inputs or _average(others)
+    one, other = _average(chosen, key), baseline.inputs or _average(others, key)
     names = [name for name in one if name in other]
     return {name: one[name] for name in names}, {name: other[name] for name in names}, len(chosen)
 
@@ -179,13 +184,13 @@ def _by_seed(row: Row, key: str) -> dict[object, Run]:
     return {run.name if run.seed is None else run.seed: run for run in whole}
 
 
-def _average(tables: Sequence[PerImage]) -> PerImage:
-    """Return name -> figure -> mean over the tables, for names and figures that all of them have."""
+def _average(tables: Sequence[PerImage], key: str) -> PerImage:
+    """Return name -> ``key`` -> its mean over the tables, for the names that all of them have; without a figure where one lacks it."""
     if not tables:
         return {}
     names = [name for name in tables[0] if all(name in table for table in tables)]
-    keys = {name: set.intersection(*(set(table[name]) for table in tables)) for name in names}
-    return {name: {key: fmean(table[name][key] for table in tables) for key in sorted(keys[name])} for name in names}
+    whole = {name: all(key in table[name] for table in tables) for name in names}
+    return {name: {key: fmean(table[name][key] for table in tables)} if whole[name] else {} for name in names}
 
 
 def too_few_pictures(differences: Mapping[tuple[str, str], Difference]) -> bool:

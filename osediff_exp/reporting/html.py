@@ -78,14 +78,15 @@ def _of_finished(comparison: Comparison, table: dict[str, list[str]]) -> dict[st
 def _summary(comparison: Comparison, pictures: Pictures) -> list[str]:
     """Return the few facts under the heading: arms, seeds, pictures, commit."""
     arms, runs = comparison.arms, [run for row in comparison.arms for run in row.runs]
-    tested = {str(run.result["num_val_images"]) for run in runs if run.result.get("num_val_images")} or {str(len(pictures.names))}
+    counts = [run.result.get("num_val_images") or run.result.get("num_images") or len(run.per_image) for run in runs if run.result]
+    tested = {str(number) for number in counts if number} or {str(len(pictures.names))}
     seeds = sorted({len(row.runs) for row in arms})
     commits = list(dict.fromkeys(str(run.result["commit"])[:10] for run in runs if run.result.get("commit")))
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return [
         f"{len(arms)} arm{'s' if len(arms) != 1 else ''}",
         f"{count} seed{'s' if seeds != [1] else ''} each",
-        f"{' or '.join(sorted(tested))} validation pictures",
+        f"{' or '.join(sorted(tested))} test pictures",
         *([f"commit {', '.join(commits)}"] if commits else []),
     ]
 

@@ -122,7 +122,7 @@ def differing_config(runs: Sequence[Run]) -> dict[str, list[str]]:
         values = [config.get(key, _MISSING) if run.config else None for run, config in zip(runs, flat, strict=True)]
         texts = ["" if value is None and not run.config else _text(value) for run, value in zip(runs, values, strict=True)]
         present = {text for run, text in zip(runs, texts, strict=True) if run.config}
-        own_folder = all(run.folder.name in text for run, text in zip(runs, texts, strict=True) if run.config)
+        own_folder = all(names_own_folder(run, text) for run, text in zip(runs, texts, strict=True) if run.config)
         if len(present) > 1 and not own_folder:
             table[key] = texts
     return table
@@ -148,6 +148,12 @@ def _comes_as_one(table: Mapping[str, list[str]], node: str) -> bool:
     below = [values for key, values in table.items() if key.startswith(f"{node}.")]
     absent = {tuple(value == ABSENT for value in values) for values in below}
     return len(below) > 1 and len(absent) == 1 and True in next(iter(absent)) and all(len(set(values) - {ABSENT}) == 1 for values in below)
+
+
+def names_own_folder(run: Run, value: Any) -> bool:
+    """Tell whether a value is a path in the run's own folder, or a list with one: a number is none, whatever the folder is called."""
+    name, text = run.folder.name, str(value)
+    return (text == name and not name.isdecimal()) or bool(re.search(rf"(^|[/'\"]){re.escape(name)}/|/{re.escape(name)}($|['\"])", text))
 
 
 def says_nothing(key: str) -> bool:

@@ -16,7 +16,7 @@ from osediff_exp.errors import UserError, nearest
 from osediff_exp.restoration import realesrgan
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Collection, Container, Sequence
 
 Kind = Literal["bicubic", "checkpoint", "outputs", "spandrel"]
 _PREFIXES: tuple[Kind, ...] = ("checkpoint", "outputs", "spandrel")
@@ -99,7 +99,7 @@ def _own_name(path: Path) -> str | None:
     return realesrgan.NAME if realesrgan.is_realesrgan(path) else name_of(path)
 
 
-def name_restorers(entries: Sequence[tuple[str | None, str]]) -> dict[str, RestorerSpec]:
+def name_restorers(entries: Sequence[tuple[str | None, str]], *, figures: Collection[str] = ()) -> dict[str, RestorerSpec]:
     """Return the restorers by unique labels, in order.
 
     Entries that would have one label get the folder above in front, then a number behind. Labels name folders: signs other than
@@ -107,6 +107,7 @@ def name_restorers(entries: Sequence[tuple[str | None, str]]) -> dict[str, Resto
 
     Args:
         entries: (label, or None for one made from the path; what the user names).
+        figures: names that no label begins: ``st`` beside ``st_lpips`` would make ``st_lpips`` of st's LPIPS. Such a label gets a number.
 
     Raises:
         UserError: see :func:`parse_restorer`.
@@ -117,7 +118,7 @@ def name_restorers(entries: Sequence[tuple[str | None, str]]) -> dict[str, Resto
     named: dict[str, RestorerSpec] = {}
     for (given, _), label, spec in zip(entries, plain, specs, strict=True):
         wanted = label if given or often[label] == 1 else _longer(spec, label)
-        named[_unique(_folder_name(wanted), {*named, ORIGINALS, INPUTS})] = spec
+        named[_unique(_folder_name(wanted), {*named, ORIGINALS, INPUTS}, figures)] = spec
     return named
 
 
@@ -133,8 +134,8 @@ def _folder_name(label: str) -> str:
     return re.sub(r"[^\w.=+,-]+", "_", label).strip(".") or "restorer"
 
 
-def _unique(label: str, taken: Container[str]) -> str:
+def _unique(label: str, taken: Container[str], figures: Collection[str]) -> str:
     number, candidate = 2, label
-    while candidate in taken:
+    while candidate in taken or any(name.startswith(f"{candidate}_") for name in figures):
         candidate, number = f"{label}_{number}", number + 1
     return candidate

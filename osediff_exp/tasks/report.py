@@ -25,8 +25,8 @@ _TARGETS = ("html", "wandb", "all")
 def run(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Write and print the comparison of ``config.runs``; return how many arms there are and where the report lies.
 
-    The files of one folder's report are written into it, so that they lie beside the runs that they show; those of several folders into
-    ``run_dir``.
+    The files of one folder's report are written into it, so that they lie beside the runs that they show; those of several folders, and
+    of an evaluation, which has tables of these names itself, into ``run_dir``.
 
     Raises:
         UserError: ``config.runs`` is missing or holds nothing to compare, ``config.target`` is unknown, or W&B knows none of the runs.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +13,7 @@ from cli_paths import folder, result
 from omegaconf import DictConfig, OmegaConf
 
 from osediff_exp.cli.folder import keep_training
-from osediff_exp.cli.locks import hold, is_held
+from osediff_exp.cli.locks import LOCK, hold, is_held
 from osediff_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,6 +94,15 @@ def test_a_folder_somebody_works_in_is_left_alone(run: Call, workplace: Path) ->
         assert "another process is running" in done.stderr.splitlines()[-1]
         assert not list((workplace / name).rglob("*.json")) + list((workplace / name).rglob("error.txt"))
     assert result(folder(run("seed=1", "hydra.run.dir=here")))["seed"] == 1
+
+
+def test_who_asks_for_a_moment_keeps_nobody_out(workplace: Path) -> None:
+    (workplace / LOCK).touch()
+    with (workplace / LOCK).open("a") as asking:
+        fcntl.flock(asking, fcntl.LOCK_EX)
+        Timer(0.05, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()
+        with hold(workplace) as free:
+            assert free
 
 
 def test_a_refused_command_changes_nothing_and_starts_nothing(run: Call, workplace: Path) -> None:

@@ -49,6 +49,16 @@ def test_a_method_over_its_steps_is_a_line_and_one_of_one_step_a_point(tmp_path:
     assert y3 > y1, "lower stands lower"
 
 
+def test_restorers_of_one_evaluation_are_no_line_unless_one_network_takes_several_steps(tmp_path: Path) -> None:
+    figures = {"task": "evaluate", "restorer": "a", "restore_seconds": 0.1, "psnr": 25.0, "sampling_steps": 1, "method": "m"}
+    figures |= {"b_restore_seconds": 2.0, "b_psnr": 26.0, "b_sampling_steps": 20, "b_method": "n"}
+    make_run(tmp_path / "one", 0, ["restorers=x"], result=figures, config={"restorers": ["a", "b"]})
+    assert sorted(texts(ET.fromstring(cost_planes(compare(tmp_path / "one"))[0].svg), "name")) == ["a", "b"]
+    same = {"training": "f" * 16, "b_training": "f" * 16, "b_method": "m"}
+    make_run(tmp_path / "two", 0, ["restorers=x"], result=figures | same, config={"restorers": ["a", "b"]})
+    assert sorted(texts(ET.fromstring(cost_planes(compare(tmp_path / "two"))[0].svg), "name")) == ["1", "m, 20 steps"]
+
+
 def test_bicubic_is_a_line_across_where_it_leaves_the_arms_room_else_it_is_named_at_the_edge(tmp_path: Path) -> None:
     near, far = (ET.fromstring(one.svg) for one in cost_planes(compare(evaluations(tmp_path)))[:2])
     assert texts(near, "level") == ["bicubic 0.41"]

@@ -46,6 +46,16 @@ def test_an_arm_s_cost_is_a_picture_s_and_no_evaluation_s(tmp_path: Path) -> Non
     assert next(line for line in lines if line.startswith("| b ")).endswith("| 10 | 2 s |")
 
 
+def test_a_report_of_an_evaluation_leaves_the_evaluation_s_own_tables(tmp_path: Path) -> None:
+    run = evaluation(tmp_path, 0, {"a": 27.0, "b": 26.0})
+    (run / "comparison.md").write_text("with the published rows")
+    (tmp_path / "report").mkdir()
+    found = write_comparison([run], out_dir=tmp_path / "report")
+    assert (run / "comparison.md").read_text() == "with the published rows"
+    assert found.page.parent == tmp_path / "report"
+    assert "6 test pictures" in found.page.read_text()
+
+
 def test_what_one_restorer_lost_is_said_of_it_alone(tmp_path: Path) -> None:
     run = evaluation(tmp_path, 0, {"a": 27.0, "b": 26.0, "c": None})
     lost = "b lacks 1 pictures: p5; c failed: no memory"

@@ -24,6 +24,14 @@ def test_the_group_of_an_option_in_another_place_does_not_name_an_arm() -> None:
     assert arm_labels(arms, {}) == ["val_degradation=light", "val_degradation=face", "input=a@b"]
 
 
+def test_a_number_is_no_path_in_the_run_s_own_folder() -> None:
+    configs = [{"lambda2": k, "out": f"sweep/{k}/checkpoints", "list": [f"/sweep/{k}"], "name": f"{k}_arm"} for k in range(3)]
+    numbered = [Run(Path(f"sweep/{k}"), f"{k}", "done", (f"lambda2={k}",), config=configs[k]) for k in range(3)]
+    assert differing_config(numbered) == {"lambda2": ["0", "1", "2"], "name": ["0_arm", "1_arm", "2_arm"]}
+    named = [Run(Path(f"sweep/{k}_arm"), f"{k}_arm", "done", (f"lambda2={k}",), config=configs[k]) for k in range(3)]
+    assert "name" not in differing_config(named)
+
+
 def test_human_names_replace_single_overrides_or_the_whole_arm() -> None:
     arms = runs(["l1=0", "l2=0"], ["l1=0", "l2=1"], ["l1=2", "l2=0"], ["l1=2", "l2=1"])
     names = {"l1=0, l2=0": "MSE only", "+l2=1": "VSD", "l1=0": "no LPIPS"}

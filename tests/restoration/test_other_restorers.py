@@ -35,6 +35,11 @@ def save(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
+def test_no_label_begins_the_name_of_a_figure() -> None:
+    named = name_restorers([("st", "bicubic"), ("kid", "bicubic"), ("psnr", "bicubic")], figures={"st_lpips", "kid", "kid_se", "psnr"})
+    assert list(named) == ["st_2", "kid_2", "psnr"]
+
+
 def test_bicubic_is_pillows() -> None:
     pixels = [picture(5, 7, seed=seed) for seed in (1, 2)]
     restored = BicubicRestorer()(torch.cat([as_tensor(one) for one in pixels]), scale=3, names=["a", "b"])
