@@ -81,8 +81,8 @@ class PriorPretraining(CosineTraining):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Return scaled latents (the posterior's mode) of images (B, 3, S, S) in [0, 1]."""
-        return self.backbone.vae.encode(2 * images - 1).latent_dist.mode() * self.backbone.scaling_factor
+        """Return scaled latents (the posterior's mode), float32 for the formulas of diffusion, of images (B, 3, S, S) in [0, 1]."""
+        return self.backbone.vae.encode(2 * images - 1).latent_dist.mode().float() * self.backbone.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

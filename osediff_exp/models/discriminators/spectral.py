@@ -32,6 +32,7 @@ def largest_singular_value(matrix: Tensor) -> Tensor:
         for _ in range(NUM_SQUARINGS):
             power = power / torch.linalg.matrix_norm(power).clamp_min(torch.finfo(power.dtype).tiny)
             power = power @ power
-        u = F.normalize(power[:, power.diagonal().argmax()], dim=0)
+        largest = power.diagonal().argmax().reshape(1)  # as an index that stays on the device
+        u = F.normalize(power.index_select(1, largest).squeeze(1), dim=0)
         v = F.normalize(matrix.T @ u, dim=0)
     return u @ matrix @ v
