@@ -39,6 +39,7 @@ _FIGURES = frozenset(
     {"color_fix", "lost_by_restorer", "metrics_seconds", "not_finite", "num_failed", "num_images", "num_problems", "peak_memory_gib"}
     | {"restore_seconds", "sampling_steps", "training_seed"}
 )
+"""Figures of result.json beside the metrics': no label may begin one of them (see :func:`named_restorers`)."""
 PER_IMAGE, UNMATCHED, PICTURES, SCORES = "per_image.csv", "unmatched.csv", "images", ".scores"
 
 
