@@ -78,9 +78,9 @@ def _in_hydras_words(override: str) -> str:
     an option of one group under another name, and with null its deletion.
     """
     key, equals, value = override.partition("=")
-    if key == EXPERIMENT_GROUP:
+    if equals and key == EXPERIMENT_GROUP:
         return f"+{override}"
-    if key not in SECOND_PLACES or not equals:
+    if not equals or key not in SECOND_PLACES:
         return override
     return f"~{SECOND_PLACES[key]}@{key}" if value == "null" else f"{SECOND_PLACES[key]}@{override}"
 

@@ -206,12 +206,12 @@ class Scorer:
 
     def notes(self) -> list[str]:
         """Return a sentence for each metric of :meth:`gaps`: how many pictures its average leaves out, and why."""
-        return [
-            f"{key}: no figure for {len(names)} of {len(self.rows)} pictures ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), "
-            f"its average is over the others; {self._reason(key)}"
-            for key, names in self.gaps().items()
-            if len(names) < len(self.rows)
-        ]
+        texts = []
+        for key, names in self.gaps().items():
+            listed = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+            others = ", its average is over the others" if len(names) < len(self.rows) else ""
+            texts.append(f"{key}: no figure for {len(names)} of {len(self.rows)} pictures ({listed}){others}; {self._reason(key)}")
+        return texts
 
     def _reason(self, key: str) -> str:
         return self._reasons.get(key, "it is not defined for them, e.g. flat pictures")

@@ -22,6 +22,8 @@ _SECONDS = "restore_seconds"  # every restorer has them, also one that failed
 _OF_ALL = ("num_images", "num_problems", "num_failed", "metrics_seconds", "peak_memory_gib", "seconds")
 _OWN_LOSS = "lost_by_restorer"
 _OF_FIRST = ("restorer", "method", "color_fix", "checkpoint", "decoder", "training", "originals", _OWN_LOSS)
+BARE_KEYS = frozenset({*_OF_ALL, *_OF_FIRST, _SECONDS, "sampling_steps", "training_seed", "not_finite"})
+"""Keys of an evaluation's result beside the metrics': the label of a restorer that begins one of them would take it for its own."""
 
 
 def by_restorer(run: Run) -> list[Run]:

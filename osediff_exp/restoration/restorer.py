@@ -243,9 +243,8 @@ class Restorer(ImageRestorer):
 
     def _told(self, seen: Tensor, names: list[str]) -> tuple[Tensor, Tensor | None]:
         """Return the text features, and the image features where the generator wants them, of pictures (B, 3, H, W) in [0, 1]."""
-        seen = seen.to(self.device)  # once: a tagger's network follows its pictures
         embeds = self._embed(self.prompts(seen, names))
-        return embeds, self.prompts.image_embeds(seen) if self.generator.wants_image_embeds else None
+        return embeds, self.prompts.image_embeds(seen.to(self.device)) if self.generator.wants_image_embeds else None
 
     def _generate(self, enlarged: list[ByteImage], names: list[str]) -> tuple[Tensor, Tensor | None]:
         """Return the generator's pictures, in [0, 1] on the CPU, of B enlargements (H, W, 3), and those whose colours they should have."""

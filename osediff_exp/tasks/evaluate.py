@@ -23,6 +23,7 @@ from osediff_exp.evaluation.scoring import Scorer, build_metrics, write_per_imag
 from osediff_exp.metrics.set_metric import SetMetric
 from osediff_exp.photo_units import STANDARD_ERROR
 from osediff_exp.reporting.evaluation_table import EvaluationTable, MeasuredRow, print_table, to_csv, to_markdown
+from osediff_exp.reporting.evaluations import BARE_KEYS
 from osediff_exp.reporting.files import write_atomically
 from osediff_exp.restoration.finished import checkpoint_identity, fingerprint
 from osediff_exp.restoration.numerics import choose_device
@@ -35,11 +36,6 @@ from osediff_exp.tasks.train import Figures, build_data
 
 log = logging.getLogger(__name__)
 
-_FIGURES = frozenset(
-    {"color_fix", "lost_by_restorer", "metrics_seconds", "not_finite", "num_failed", "num_images", "num_problems", "peak_memory_gib"}
-    | {"restore_seconds", "sampling_steps", "training_seed"}
-)
-"""Figures of result.json beside the metrics': no label may begin one of them (see :func:`named_restorers`)."""
 PER_IMAGE, UNMATCHED, PICTURES, SCORES = "per_image.csv", "unmatched.csv", "images", ".scores"
 
 
@@ -90,7 +86,7 @@ def named_restorers(config: DictConfig) -> tuple[dict[str, RestorerSpec], Option
     if not entries:
         raise UserError("nothing to evaluate: set checkpoint=PATH, or restorers=[bicubic, PATH, ...]")
     metrics = [str(key) for key in config.metrics]
-    figures = {*_FIGURES, *metrics, *(key + STANDARD_ERROR for key in metrics)}
+    figures = {*BARE_KEYS, *metrics, *(key + STANDARD_ERROR for key in metrics)}
     specs = name_restorers([(label, path) for label, path, _ in entries], figures=figures)
     return specs, {label: own for label, (_, _, own) in zip(specs, entries, strict=True) if own}
 

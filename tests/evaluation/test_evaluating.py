@@ -264,7 +264,8 @@ def test_a_picture_that_a_metric_refuses_is_refused_in_the_same_words(tmp_path: 
     pairs = noisy_pairs(1, 40)  # too small for NIQE
     first, second = scored(tmp_path, pairs), scored(tmp_path, pairs)
     assert second.asked == 0
-    assert second.failed() == first.failed()
+    assert (second.notes(), second.failed()) == (first.notes(), first.failed())
+    assert first.notes()[0].startswith("niqe: no figure for 1 of 1 pictures (p0); ")
     assert first.failed()[0].startswith("niqe has no figure for any of 1 pictures: ")
     assert "96" in first.failed()[0]
 

@@ -193,6 +193,15 @@ def test_a_bfloat16_backbone_trains_in_float32(tmp_path: Path) -> None:
     assert all((a != b).any() for a, b in zip(before, generator.unet.conv_in.parameters(), strict=True) if b.grad.abs().max() > 0)
 
 
+def test_half_precision_is_for_the_networks_and_not_for_the_latent(backbone: Backbone) -> None:
+    generator, exact = make_generator(backbone), make_generator(backbone).encode(picture(), fixed_noise)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = generator.encode(picture(), fixed_noise)
+    assert z.dtype == torch.float32
+    assert not torch.equal(z, z.bfloat16().float())  # else the noise was added in half precision
+    assert torch.allclose(z, exact, atol=0.1)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
