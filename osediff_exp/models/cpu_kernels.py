@@ -7,11 +7,14 @@ float32. Each part gets what suits it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 from osediff_exp.models.attending import Attending, dot_product_attention
+from osediff_exp.models.lean_layers import group_norm, is_channels_last
 from osediff_exp.models.perceptual import BlurDownsample
 
 FEW_PLACES = 640
@@ -35,15 +38,30 @@ def suit_cpu(*networks: nn.Module) -> None:
 
 
 class PlanarGroupNorm(nn.GroupNorm):
-    """A GroupNorm that gives maps back in the layout that they came in, and computes with channels first where it will be differentiated.
+    """A GroupNorm that gives maps, and their gradients, back in the layout that they came in, and computes in the one that is fast.
 
-    Its forward pass is as fast with channels last, and bringing a large map from one layout into the other takes ten times as long as it.
+    That is with channels first where it will be differentiated; without gradients its pass is as fast with channels last, and bringing a
+    large map from one layout into the other takes ten times as long as it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-            return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
-        return super().forward(x)
+        if x.ndim == 4 and torch.is_grad_enabled() and is_channels_last(x):
+            planes: Tensor = _Planes.apply(x)
+            return super().forward(planes).contiguous(memory_format=torch.channels_last)
+        return group_norm(x, self.weight, self.bias, self.num_groups, self.eps)
+
+
+class _Planes(torch.autograd.Function):
+    """A map brought to channels first, its gradient back to channels last: PyTorch leaves gradients as they come, and what takes them
+    (convolutions, sums with other gradients) then converts, more slowly."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def _attend(layer: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from osediff_exp.models.perceptual import BlurDownsample
+from osediff_exp.models.rounded_weights import rounded
 
 WORTH = 1 << 18
 """Elements of a map from which on a convolution or a block saves memory: below, a call of an autograd function of ours costs more."""
@@ -30,6 +31,8 @@ def lean_layers(*networks: nn.Module) -> None:
         for layer in network.modules():
             if type(layer) is nn.Conv2d:
                 layer.__class__ = LeanConv2d
+            elif type(layer) is nn.Linear:
+                layer.__class__ = LeanLinear
             elif type(layer) is nn.MaxPool2d and not layer.return_indices:
                 layer.__class__ = LeanMaxPool2d
             elif isinstance(layer, BlurDownsample):
@@ -43,6 +46,7 @@ class LeanConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         trains = weight.requires_grad or (bias is not None and bias.requires_grad)
+        weight, bias = rounded(weight), None if bias is None else rounded(bias)
         differentiated = torch.is_grad_enabled() and input.requires_grad and input.numel() >= WORTH
         if trains or not differentiated or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
@@ -50,12 +54,19 @@ class LeanConv2d(nn.Conv2d):
         return found
 
 
+class LeanLinear(nn.Linear):
+    """A linear layer that rounds its frozen weights for mixed precision once; made by :func:`lean_layers`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, rounded(self.weight), None if self.bias is None else rounded(self.bias))
+
+
 class _FrozenConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.settings, ctx.size, ctx.dtype = settings, x.shape, x.dtype
-        ctx.layout = torch.channels_last if _channels_last(x) else torch.contiguous_format
+        ctx.layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
         return F.conv2d(x, weight, bias, *settings)
 
     @staticmethod
@@ -150,8 +161,20 @@ def _sliding_max_backward(x: Tensor, found: Tensor, gradient: Tensor, size: int,
     return dx
 
 
-def _channels_last(x: Tensor) -> bool:
+FEW_PLACES = 1024
+"""Maps of fewer places are normed by PyTorch's kernel for channels last group by group, a few channels at a time: many times as slow."""
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Return whether x (B, C, h, w) lies in memory with channels last, and not at the same time with channels first."""
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
+    """As ``torch.nn.functional.group_norm``, in the layout that is fast, and with the result in x's."""
+    if x.ndim == 4 and x.device.type == "cpu" and x.shape[2] * x.shape[3] < FEW_PLACES and is_channels_last(x):
+        return F.group_norm(x.contiguous(), groups, weight, bias, eps).contiguous(memory_format=torch.channels_last)
+    return F.group_norm(x, groups, weight, bias, eps)
 
 
 class LeanResnetBlock(ResnetBlock2D):
@@ -193,7 +216,7 @@ class _NormSiLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         ctx.groups, ctx.eps = groups, eps
-        return F.silu(F.group_norm(x, groups, weight, bias, eps), inplace=True)
+        return F.silu(group_norm(x, weight, bias, groups, eps), inplace=True)
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
@@ -204,7 +227,7 @@ class _NormSiLU(torch.autograd.Function):
             z = F.silu(F.group_norm(x, ctx.groups, weight, bias, ctx.eps))
             found = iter(torch.autograd.grad(z, inputs, dz, create_graph=True))
             return *(next(found) if want else None for want in wanted), None, None
-        last = _channels_last(x)
+        last = is_channels_last(x)
         if last:  # there the backward pass of PyTorch's GroupNorm takes eight times as long, and it can crash
             x = x.contiguous()
         size = len(x), x.shape[1], x[0, 0].numel(), ctx.groups

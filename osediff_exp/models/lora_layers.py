@@ -34,6 +34,10 @@ SMALL = 4
 """With gradients weights are added where in * out is at most so many times r (in + out), a place's products in LoRA's own layers."""
 
 
+TINY = 1 << 15
+"""In mixed precision on a CPU weights of so many numbers are added for any number of places: a call costs more than its products."""
+
+
 class _Merging:
     """What the two layers share: whether one product may, and should, stand for three, its weight, and the three without detours."""
 
@@ -56,12 +60,13 @@ class _Merging:
         a, b = self.lora_A[adapter], self.lora_B[adapter]
         if base._forward_hooks or base._forward_pre_hooks or b.bias is not None or base.weight.dtype != a.weight.dtype:
             return None
-        mixed = torch.is_autocast_enabled(x.device.type)
+        mixed = _mixed(x)
         if (x.device.type != "cpu" or a.weight.dtype != torch.float32) if mixed else x.dtype != a.weight.dtype:
             return None
         outputs = base.weight.shape[0]
         inputs = base.weight.numel() // outputs
-        if places * (inputs + outputs) <= inputs * outputs:  # adding weights costs r in out; LoRA's own layers r (in + out) a place
+        tiny = mixed and inputs * outputs <= TINY
+        if places * (inputs + outputs) <= inputs * outputs and not tiny:  # adding costs r in out; LoRA's own layers r (in + out) a place
             return None
         if torch.is_grad_enabled() and not (mixed and inputs * outputs <= SMALL * a.weight.shape[0] * (inputs + outputs)):
             return None
@@ -81,9 +86,13 @@ class _Merging:
             # The layer's own call keeps to its padding, which tiling changes for a while.
             found: Tensor = F.linear(x, merged, base.bias) if merged.ndim == 2 else base._conv_forward(x, merged, base.bias)
             return found
-        if torch.is_autocast_enabled(x.device.type):  # PEFT would bring x to float32, and autocast back
+        if _mixed(x):  # PEFT would bring x to float32, and autocast back
             return torch.add(base(x), self.lora_B[adapter](self.lora_A[adapter](x)), alpha=self.scaling[adapter])
         return super().forward(x)  # type: ignore[misc,no-any-return]
+
+
+def _mixed(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type)
 
 
 def _sum(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:

@@ -73,12 +73,14 @@ class PerceptualDistance(nn.Module):
     def _distance(self, output: Tensor, target: Tensor) -> Tensor:
         pairs = zip(self._features(output), self._features(target), self.heads, strict=True)
         # A product and a sum, not a 1 x 1 convolution, which autocast would run in half precision.
-        return torch.stack([((x - y).square() * head).sum(dim=1).mean(dim=(1, 2)) for x, y, head in pairs]).sum(dim=0)
+        return torch.stack([((x - y).square() * head.flatten()).sum(dim=-1).mean(dim=(1, 2)) for x, y, head in pairs]).sum(dim=0)
 
     def _features(self, image: Tensor) -> list[Tensor]:
-        # vector_norm, not sqrt(sum of squares): its gradient is finite where all channels of a pixel are zero.
-        features = self.trunk((image - self.shift) / self.scale)
-        return [f / (torch.linalg.vector_norm(f, dim=1, keepdim=True) + _EPSILON) for f in features]
+        # Channels become the last dimension: of a sum over another PyTorch lays the gradient out with channels first, whatever the maps'
+        # layout, and every layer before it would convert. vector_norm, not sqrt(sum of squares): its gradient is finite where all channels
+        # of a pixel are zero.
+        features = [f.permute(0, 2, 3, 1) for f in self.trunk((image - self.shift) / self.scale)]
+        return [f / (torch.linalg.vector_norm(f, dim=-1, keepdim=True) + _EPSILON) for f in features]
 
 
 # --- ST-LPIPS -------------------------------------------------------------------------------------------------------------------------
