@@ -6,16 +6,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_COPY = "_rounded"  # an attribute of the weight: networks that share weights share copies, and a look into a dictionary costs several times
+LARGEST = 1 << 20
+"""Numbers of a weight up to which its copy is kept: rounding a larger one costs little beside its products, and the copy much memory."""
+
+_COPY = "_rounded"  # an attribute of the weight: networks that share weights share copies, and a dictionary takes three times as long
 
 
 def rounded(weight: Tensor) -> Tensor:
-    """Return ``weight`` in the dtype of the autocast block around the call; as it is without one, where it trains, and off the CPU.
+    """Return ``weight`` in the dtype of the autocast block around the call; as it is without one, where it trains or is large, off the CPU.
 
-    The copy is kept as long as ``weight`` lives, and made again when that was written to. On a GPU rounding is cheap beside the products,
-    and memory is what is dear.
+    The copy is kept as long as ``weight`` lives, and made again when that was written to (a write through ``.data`` is not seen).
     """
-    if weight.requires_grad or weight.dtype != torch.float32 or weight.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+    if weight.requires_grad or weight.dtype != torch.float32 or weight.device.type != "cpu" or weight.numel() > LARGEST:
+        return weight
+    if not torch.is_autocast_enabled("cpu"):
         return weight
     key = weight._version, weight.data_ptr(), torch.get_autocast_dtype("cpu")
     made_from, copy = getattr(weight, _COPY, (None, weight))

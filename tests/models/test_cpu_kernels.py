@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_parts import make_generator, make_terms, step_inputs, wake_lora
 from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
 
 from osediff_exp.methods.base import Parts
 from osediff_exp.methods.osediff import OSEDiff
@@ -93,8 +94,39 @@ def test_a_planar_group_norm_is_a_group_norm(shape: tuple[int, ...]) -> None:
     planar.__class__ = PlanarGroupNorm
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(planar(x), norm(x), atol=1e-6)
-    assert planar(x).stride() == x.stride()
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            assert torch.allclose(planar(x), norm(x), atol=1e-6)
+            assert planar(x).stride() == x.stride()
+
+
+def test_a_planar_group_norms_gradient_lies_as_its_map_does_and_can_be_differentiated() -> None:
+    torch.manual_seed(0)
+    planar = nn.GroupNorm(4, 8).double()
+    planar.__class__ = PlanarGroupNorm
+    x = torch.randn(2, 8, 3, 2, dtype=torch.double).contiguous(memory_format=torch.channels_last).requires_grad_()
+    (dx,) = torch.autograd.grad(planar(x).square().sum(), x)
+    assert dx.stride() == x.stride()
+    assert gradcheck(planar, (x,))
+    assert gradgradcheck(planar, (x,))
+
+
+def test_the_gradient_of_the_perceptual_distance_lies_as_its_picture_does() -> None:
+    distance = st_lpips_distance()
+    suit_cpu(distance)
+    layouts: list[bool] = []
+
+    def watch(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda dx: layouts.append(dx.is_contiguous(memory_format=torch.channels_last)))
+
+    for layer in distance.modules():
+        if isinstance(layer, nn.Conv2d) and layer.in_channels > 3:
+            layer.register_forward_pre_hook(watch)
+    x = torch.rand(1, 3, 64, 64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    distance(x, torch.rand(1, 3, 64, 64)).sum().backward()
+    assert layouts
+    assert all(layouts)
 
 
 def test_the_perceptual_distance_blurs_in_float32() -> None:
@@ -115,5 +147,22 @@ def test_the_perceptual_distance_blurs_in_float32() -> None:
     blur, x = BlurDownsample(3), a.bfloat16()
     blur.single_precision = True
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(blur(x), blur._blurred(x.float()).bfloat16())
-        assert blur(x).dtype == torch.bfloat16
+        for blur.lean in (False, True):
+            with torch.autocast("cpu", enabled=False):
+                single = BlurDownsample(3)(x.float())
+            assert torch.equal(blur(x), single.bfloat16())
+            assert blur(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("lean", [False, True])
+def test_the_gradient_of_a_blur_is_float32s_rounded_once(*, lean: bool) -> None:
+    torch.manual_seed(0)
+    blur, plain = BlurDownsample(3), BlurDownsample(3)
+    blur.single_precision, blur.lean = True, lean
+    x = torch.randn(2, 3, 9, 10).bfloat16()
+    half, full = x.clone().requires_grad_(), x.float().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = blur(half)
+    dy = torch.randn(y.shape).bfloat16()
+    (got,), (was,) = torch.autograd.grad(y, half, dy), torch.autograd.grad(plain(full), full, dy.float())
+    assert torch.allclose(got.float(), was, atol=1e-3, rtol=2**-7)
