@@ -91,8 +91,8 @@ class BlurDownsample(nn.Module):
 
     Attributes:
         lean: keep no map for the backward pass.
-        single_precision: give float32's values and gradients under autocast too, rounded once: on a CPU the backward pass of a bf16 filter by
-            channels is the slower one.
+        single_precision: give float32's values and gradients under autocast too, rounded once: on a CPU the backward pass of a filter by
+            channels is slower in bf16.
     """
 
     filt: Tensor
