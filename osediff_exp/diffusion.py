@@ -1,8 +1,9 @@
 """Diffusion mathematics as pure functions of tensors.
 
 Notation of the paper: abar_t is the cumulative product of (1 - beta), alpha_t = sqrt(abar_t), sigma_t = sqrt(1 - abar_t), and
-x_t = alpha_t * x0 + sigma_t * eps. ``abar_t`` is a scalar tensor or (B,), on the CPU; images and latents are (B, C, H, W). Everything is
-computed in the dtype of the inputs; pass float32 where abar is small: at T = 999 of SD-2.1 the gain 1 / alpha_T is 14.65.
+x_t = alpha_t * x0 + sigma_t * eps. ``abar_t`` is a scalar tensor or (B,), as :class:`TimestepTable` gives it; images and latents are
+(B, C, H, W). Everything is computed in the dtype of the inputs; pass float32 where abar is small: at T = 999 of SD-2.1 the gain
+1 / alpha_T is 14.65.
 """
 
 from __future__ import annotations
@@ -13,6 +14,33 @@ import torch
 from torch import Tensor
 
 PredictionType = Literal["epsilon", "v_prediction"]
+
+
+class TimestepTable:
+    """A number for each timestep, in float64, looked up where the timesteps are: on a GPU nothing waits for them."""
+
+    def __init__(self, values: Tensor) -> None:
+        """Take ``values`` (num_steps,), float64 on the CPU."""
+        self._on = {values.device: values}
+        self.values = values
+
+    def __getitem__(self, t: int | Tensor) -> Tensor:
+        """Return the scalar of an integer, on the CPU, or (B,) of timesteps (B,): where these are, on the CPU where that has no float64."""
+        if isinstance(t, int):
+            return self.values[t]
+        device = t.device if t.is_cuda else self.values.device
+        if device not in self._on:
+            self._on[device] = self.values.to(device)
+        return self._on[device][t.to(device)]
+
+
+def rounded_like(x: Tensor, *coefficients: Tensor) -> list[Tensor]:
+    """Return ``coefficients`` in x's dtype, and those of samples (B,) where x is, shaped to multiply it.
+
+    Scalars stay on the CPU, from where any device takes them as numbers.
+    """
+    shape = (-1, *[1] * (x.ndim - 1))
+    return [c.to(x.dtype).to(x.device).reshape(shape) if c.ndim else c.to(x.dtype) for c in coefficients]
 
 
 def cumulative_alphas(betas: Tensor) -> Tensor:
@@ -32,12 +60,11 @@ def beta_schedule(name: str, *, start: float, end: float, num_steps: int) -> Ten
 def _alpha_sigma(abar_t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return alpha_t and sigma_t shaped to multiply ``like``, rounded to its dtype only after the square roots.
 
-    These are taken where ``abar_t`` is, the CPU: Apple's GPUs have no float64.
+    These are taken where ``abar_t`` is: Apple's GPUs have no float64.
     """
     abar = abar_t.double()
-    alpha, sigma = (root.to(like.dtype).to(like.device) for root in (abar.sqrt(), (1.0 - abar).sqrt()))
-    shape = (-1, *[1] * (like.ndim - 1)) if abar_t.ndim else ()
-    return alpha.reshape(shape), sigma.reshape(shape)
+    alpha, sigma = rounded_like(like, abar.sqrt(), (1.0 - abar).sqrt())
+    return alpha, sigma
 
 
 def add_noise(x0: Tensor, eps: Tensor, abar_t: Tensor) -> Tensor:

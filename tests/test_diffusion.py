@@ -10,7 +10,18 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from osediff_exp.diffusion import PredictionType, add_noise, beta_schedule, cumulative_alphas, guide, predict_x0, regression_target
+from osediff_exp.devices import sent
+from osediff_exp.diffusion import (
+    PredictionType,
+    TimestepTable,
+    add_noise,
+    beta_schedule,
+    cumulative_alphas,
+    guide,
+    predict_x0,
+    regression_target,
+    rounded_like,
+)
 from osediff_exp.models.noise_schedule import NoiseSchedule
 
 SD = {"start": 0.00085, "end": 0.012, "num_steps": 1000}
@@ -112,3 +123,24 @@ def test_guidance_of_1_is_the_conditional_and_of_0_the_unconditional() -> None:
     assert torch.equal(guide(conditional, unconditional, 0.0), unconditional)
     assert torch.allclose(guide(conditional, conditional, 7.5), conditional)
     assert torch.allclose(guide(conditional, unconditional, 7.5), 7.5 * conditional - 6.5 * unconditional)
+
+
+def test_a_table_gives_numbers_where_the_timesteps_are() -> None:
+    table = TimestepTable(torch.linspace(1, 0, 5, dtype=torch.float64))
+    assert table[1].ndim == 0
+    assert torch.equal(table[torch.tensor([3, 0, 3])], torch.tensor([0.25, 1, 0.25], dtype=torch.float64))
+    x = torch.ones(2, 3, 4, 4, dtype=torch.bfloat16)
+    number, samples = rounded_like(x, table[1], table[torch.tensor([1, 2])])
+    assert (number.shape, samples.shape) == ((), (2, 1, 1, 1))
+    assert number.dtype == samples.dtype == (number * x).dtype == torch.bfloat16
+
+
+def test_a_scalar_multiplies_on_any_device() -> None:
+    x = torch.empty(2, 3, device="meta")  # a device that cannot be read
+    abar = TimestepTable(torch.tensor([0.5], dtype=torch.float64))[0]
+    assert predict_x0(add_noise(x, x, abar), x, abar, "epsilon").device == x.device
+
+
+def test_what_is_sent_to_the_cpu_stays_there() -> None:
+    x = torch.ones(2)
+    assert sent(x, torch.device("cpu")) is x

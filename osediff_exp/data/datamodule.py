@@ -228,13 +228,18 @@ class RestorationDataModule(pl.LightningDataModule):
         mine = Subset(pairs, shard(len(self.val_pairs), rank=self._rank, world_size=self._world_size))
         return self._loader(mine, batch_size=self.val_batch_size, shuffle=False)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Send a batch to where it is used; its indices stay: they are read as numbers, and a GPU would be waited for at every step."""
+        moved = super().transfer_batch_to_device({k: v for k, v in batch.items() if k != "index"}, device, dataloader_idx)
+        return moved | {k: v for k, v in batch.items() if k == "index"}
+
     def _loader(self, dataset: Dataset[Sample], **batching: Any) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
             **batching,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             worker_init_fn=_quiet_worker,
             generator=torch_generator(self.seed, "loader"),  # else every iteration draws from the global generator
         )

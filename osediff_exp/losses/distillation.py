@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from osediff_exp.devices import sent
 from osediff_exp.diffusion import add_noise, guide, predict_x0
 from osediff_exp.errors import UserError
 from osediff_exp.losses.base import LossInputs
@@ -22,7 +23,7 @@ from osediff_exp.randomness import sample_integers, sample_noise
 
 @dataclass(frozen=True)
 class Noised:
-    """Latents z (B, C, h, w), detached and float32, noise eps, timesteps t (B,), abar_t (B,) on the CPU; z_t = alpha_t z + sigma_t eps."""
+    """Latents z (B, C, h, w), detached and float32, noise eps, timesteps t (B,), abar_t (B,); z_t = alpha_t z + sigma_t eps."""
 
     z: Tensor
     eps: Tensor
@@ -42,8 +43,9 @@ def noised(latent: Tensor, inputs: LossInputs, schedule: NoiseSchedule, purpose:
     The draw belongs to (seed, purpose, step, sample), whatever rank holds the sample.
     """
     z = latent.detach().float()
-    eps = sample_noise(inputs.seed, purpose, inputs.step, inputs.indices, tuple(z.shape[1:])).to(z)
-    t = sample_integers(inputs.seed, purpose + "/t", inputs.step, inputs.indices, low, high).to(z.device)
+    eps = sample_noise(inputs.seed, purpose, inputs.step, inputs.indices, tuple(z.shape[1:]))
+    t = sample_integers(inputs.seed, purpose + "/t", inputs.step, inputs.indices, low, high)
+    eps, t = sent(eps, z.device), sent(t, z.device)
     abar = schedule.abar(t)
     return Noised(z, eps, t, abar, add_noise(z, eps, abar))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from osediff_exp.devices import sent
 from osediff_exp.randomness import sample_integers, sample_noise, torch_generator
 
 
@@ -41,13 +42,13 @@ class TrainingBatch:
 
     def noise(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
         """Return standard normal noise (B, *shape), float32, where the pictures are."""
-        return sample_noise(self.seed, purpose, self.step, self.indices, shape).to(self.lq.device)
+        return sent(sample_noise(self.seed, purpose, self.step, self.indices, shape), self.lq.device)
 
     def timesteps(self, purpose: str, low: int, high: int) -> Tensor:
         """Return integers (B,), uniform in low .. high - 1, where the pictures are."""
-        return sample_integers(self.seed, purpose, self.step, self.indices, low, high).to(self.lq.device)
+        return sent(sample_integers(self.seed, purpose, self.step, self.indices, low, high), self.lq.device)
 
     def chance(self, purpose: str, probability: float) -> Tensor:
         """Return booleans (B,), true with this probability: to drop a text, to add a noise."""
         draws = [torch.rand((), generator=torch_generator(self.seed, purpose, self.step, index)) for index in self.indices]
-        return (torch.stack(draws) < probability).to(self.lq.device)
+        return sent(torch.stack(draws) < probability, self.lq.device)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from osediff_exp.devices import sent
 from osediff_exp.models.generator_base import Context, Generator, GeneratorOutput
 from osediff_exp.randomness import picture_noise
 
@@ -33,7 +34,7 @@ def restore_pictures(
     """
     asked: dict[str, Any] = {}
     if generator.draws_noise:
-        asked["noise"] = lambda purpose, shape: picture_noise(seed, purpose, names, shape).to(prompt_embeds.device)
+        asked["noise"] = lambda purpose, shape: sent(picture_noise(seed, purpose, names, shape), prompt_embeds.device)
     if generator.wants_negative or generator.wants_image_embeds:
         asked["context"] = Context(
             negative_embeds=negative_embeds() if generator.wants_negative else None,

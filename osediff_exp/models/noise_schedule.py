@@ -9,7 +9,7 @@ from typing import Any, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from osediff_exp.diffusion import PredictionType, beta_schedule, cumulative_alphas
+from osediff_exp.diffusion import PredictionType, TimestepTable, beta_schedule, cumulative_alphas
 from osediff_exp.errors import UserError
 
 
@@ -20,7 +20,7 @@ class NoiseSchedule(nn.Module):
         super().__init__()
         self.beta_start, self.beta_end, self.schedule, self.num_steps = beta_start, beta_end, schedule, num_steps
         self.prediction_type: PredictionType = prediction_type
-        self._abar = cumulative_alphas(beta_schedule(schedule, start=beta_start, end=beta_end, num_steps=num_steps))
+        self._abar = TimestepTable(cumulative_alphas(beta_schedule(schedule, start=beta_start, end=beta_end, num_steps=num_steps)))
 
     @classmethod
     def from_config(cls, config: dict[str, Any], *, prediction_type: PredictionType | None = None) -> Self:
@@ -50,8 +50,8 @@ class NoiseSchedule(nn.Module):
             raise UserError(f"the backbone's scheduler_config.json cannot be used: {error}") from error
 
     def abar(self, t: int | Tensor) -> Tensor:
-        """Return abar_t in float64 on the CPU (not every device has that type): a scalar for an integer, (B,) for timesteps (B,)."""
-        return self._abar[t] if isinstance(t, int) else self._abar[t.cpu()]
+        """Return abar_t in float64: a scalar for an integer, (B,) for timesteps (B,), see :class:`~osediff_exp.diffusion.TimestepTable`."""
+        return self._abar[t]
 
     def save(self, folder: Path) -> None:
         """Write ``scheduler_config.json`` as diffusers' DDPMScheduler reads it."""
@@ -72,4 +72,4 @@ class NoiseSchedule(nn.Module):
     @property
     def terminal_gain(self) -> float:
         """1 / alpha_T at the last timestep: 14.65 for Stable Diffusion."""
-        return float(torch.rsqrt(self._abar[-1]))
+        return float(torch.rsqrt(self._abar.values[-1]))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.strategies import ParallelStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from osediff_exp.bad_steps import BadSteps
 from osediff_exp.checkpoints.own import check_resumable, stamp
+from osediff_exp.devices import sent
 from osediff_exp.errors import UserError
 from osediff_exp.methods.base import GENERATOR, Logs, Method, MethodLoss
 from osediff_exp.methods.batch import TrainingBatch
@@ -147,7 +149,7 @@ class RestorationModule(pl.LightningModule):
 
     def embed(self, prompts: list[str]) -> Tensor:
         """Return the prompts' text features (B, L, D)."""
-        return self._prompt_features(prompts).to(self.device)
+        return sent(self._prompt_features(prompts), self.device)
 
     def restore(self, lq: Tensor, prompts: list[str], names: list[str] | None = None) -> GeneratorOutput:
         """Restore ``lq`` (B, 3, H, W) in [0, 1] called ``names``, which a sampler's noise depends on; the output's image is in [-1, 1]."""
@@ -192,17 +194,23 @@ class RestorationModule(pl.LightningModule):
         last_round = self._micro_batch >= self.accumulate * (self.critic_updates - 1)
         seen = self._training_batch(batch)
         total: Tensor | float = 0.0
-        for loss, logs in self._shares(seen) if last_round else [self.method.critics_loss(seen)]:
-            self.manual_backward(loss / self.accumulate)
-            total = total + loss.detach()
-            self._figures.add(logs)
+        self._micro_batch += 1
+        with self._gradients_kept_apart() if self._micro_batch % self.accumulate else nullcontext():
+            for loss, logs in self._shares(seen) if last_round else [self.method.critics_loss(seen)]:
+                self.manual_backward(loss / self.accumulate)
+                total = total + loss.detach()
+                self._figures.add(logs)
         assert isinstance(total, Tensor)
         self.bad_steps.see(total, batch)
-        self._micro_batch += 1
         if self._micro_batch % self.accumulate == 0:
             norms = self._step_optimizers(last_round=last_round)
             if last_round:
                 self._finish_step(norms, len(batch["index"]))
+
+    def _gradients_kept_apart(self) -> AbstractContextManager[None]:
+        """Return a context in which ranks exchange no gradients: an update that sums micro-batches exchanges them once."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def _shares(self, batch: TrainingBatch) -> Iterable[MethodLoss]:
         """Return what is differentiated at once: under DDP everything, which counts on it; in a single process one graph after another."""

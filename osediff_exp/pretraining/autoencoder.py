@@ -8,7 +8,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from osediff_exp.losses.adversarial import critic_objective, frozen_call, generator_objective
+from osediff_exp.devices import sent
+from osediff_exp.losses.adversarial import critic_objective, frozen_call, full_precision, generator_objective
 from osediff_exp.models.discriminators.unet import UNetDiscriminator
 from osediff_exp.models.perceptual import st_lpips_distance
 from osediff_exp.pretraining.initial import carry_over
@@ -65,7 +66,7 @@ class AutoencoderPretraining(CosineTraining):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         x = (2 * batch["hq"] - 1).contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(x).latent_dist
-        noise = sample_noise(self.seed, "posterior", 0, batch["index"].tolist(), tuple(posterior.mean.shape[1:])).to(x.device)
+        noise = sent(sample_noise(self.seed, "posterior", 0, batch["index"].tolist(), tuple(posterior.mean.shape[1:])), x.device)
         reconstruction = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
         parts = {"l1": (reconstruction - x).abs().mean(), "kl": posterior.kl().mean() / x[0].numel()}
         loss = parts["l1"] + self.kl_weight * parts["kl"]
@@ -73,8 +74,9 @@ class AutoencoderPretraining(CosineTraining):
             parts["perceptual"] = self.perceptual(reconstruction, x).mean()
             loss = loss + self.perceptual_weight * parts["perceptual"]
         if self.discriminator is not None:
-            parts["adversarial"] = generator_objective(frozen_call(self.discriminator, reconstruction), "softplus")
-            parts["discriminator"] = critic_objective(self.discriminator(x), self.discriminator(reconstruction.detach()), "softplus")
+            with full_precision(reconstruction):
+                parts["adversarial"] = generator_objective(frozen_call(self.discriminator, reconstruction), "softplus")
+                parts["discriminator"] = critic_objective(self.discriminator(x), self.discriminator(reconstruction.detach()), "softplus")
             loss = loss + self.adversarial_weight * parts["adversarial"] + parts["discriminator"]
         self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])

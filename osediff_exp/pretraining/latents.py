@@ -49,7 +49,7 @@ class LatentCache:
     Args:
         folder: where they are kept.
         pairs: the stream, with crops as large as they are to be encoded.
-        vae: encodes them: the posterior's mode, scaled.
+        vae: encodes them, where it is: the posterior's mode, scaled.
         count: how many.
         degraded_fraction: share of samples that are degraded crops.
         degradation: the settings of the stream's degradation, as plain data.
@@ -107,8 +107,8 @@ class LatentCache:
         for k in range(len(entries), self.count):
             sample = self.pairs[k]
             degraded = bool(numpy_generator(self.pairs.seed, "degraded", k).random() < self.degraded_fraction)
-            image = 2 * sample["lq" if degraded else "hq"][None] - 1
-            latent = (self.vae.encode(image).latent_dist.mode()[0] * self.vae.config.scaling_factor).numpy()
+            image = (2 * sample["lq" if degraded else "hq"][None] - 1).to(self.vae.device)
+            latent = (self.vae.encode(image).latent_dist.mode()[0] * self.vae.config.scaling_factor).cpu().numpy()
             if latents is None:
                 latents = np.lib.format.open_memmap(self.path, mode="w+", dtype=np.float16, shape=(self.count, *latent.shape))
             latents[k] = latent

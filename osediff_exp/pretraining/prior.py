@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from osediff_exp.devices import sent
 from osediff_exp.diffusion import add_noise, regression_target
 from osediff_exp.models.backbone import Backbone
 from osediff_exp.pretraining.captions import caption
@@ -99,8 +100,8 @@ class PriorPretraining(CosineTraining):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         latents, captions = self._choose(batch)
         indices = batch["index"].tolist()
-        t = sample_integers(self.seed, "prior/t", 0, indices, 0, self.backbone.schedule.num_steps).to(self.device)
-        eps = sample_noise(self.seed, "prior/eps", 0, indices, tuple(latents.shape[1:])).to(latents)
+        t = sent(sample_integers(self.seed, "prior/t", 0, indices, 0, self.backbone.schedule.num_steps), self.device)
+        eps = sent(sample_noise(self.seed, "prior/eps", 0, indices, tuple(latents.shape[1:])), self.device)
         loss = self._loss(latents, self._text(captions), t, eps)
         self.log_dict({"train/loss": loss, "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"]})
         return loss

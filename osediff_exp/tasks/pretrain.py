@@ -180,9 +180,16 @@ def _use_cached_latents(
         degradation=OmegaConf.to_container(config.degradation, resolve=True),  # type: ignore[arg-type]
     )
     after_rank_zero(cache.is_whole, watched=cache.record)
+    backbone.vae.to(_encoding_device(settings["accelerator"]))
     with FileProgress(total=given["count"], label="encoding photos", console=Console()) as progress:
         cache.fill(progress.advance)
+    backbone.vae.to("cpu")  # where the trainer fetches all parts
     data.train_pairs = CachedLatents(folder=folder, size=size, seed=pairs.seed)  # type: ignore[assignment]
+
+
+def _encoding_device(accelerator: str) -> torch.device:
+    """Return where photos are encoded before there is a trainer: a GPU where it will have one."""
+    return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
 
 
 def _fit(

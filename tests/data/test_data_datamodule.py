@@ -30,7 +30,8 @@ ARGUMENTS = {"crop_size": 16, "val_size": 32, "batch_size": 2, "seed": 3, "val_s
 def module(photos: Path, degradation: Degradation, *, rank: int = 0, ranks: int = 1, **changes: object) -> RestorationDataModule:
     options = ARGUMENTS | {"train": [ImageSource(root=str(photos))], "val": [ImageSource(root=str(photos / "more"))]} | changes
     data = RestorationDataModule(degradation=degradation, **options)  # type: ignore[arg-type]
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=ranks)  # type: ignore[assignment]
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=ranks, strategy=strategy)  # type: ignore[assignment]
     data.setup("fit")
     return data
 
@@ -266,3 +267,12 @@ def test_lsdir_ffhq_configuration_is_the_papers(photos: Path, degradation: Degra
     assert data.crop_size == 512
     assert [source.weight for source in data.train_sources] == [1, 1]
     assert [source.first for source in data.train_sources] == [None, 10_000]  # type: ignore[attr-defined]
+
+
+def test_a_batchs_indices_stay_where_they_can_be_read(photos: Path, degradation: Degradation) -> None:
+    data = module(photos, degradation)
+    batch = {"lq": torch.ones(1), "index": torch.tensor([7]), "name": ["a"]}
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved["lq"].device.type == "meta"
+    assert moved["index"].tolist() == [7]
+    assert moved["name"] == ["a"]

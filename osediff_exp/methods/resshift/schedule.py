@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from osediff_exp.diffusion import TimestepTable, rounded_like
 from osediff_exp.errors import UserError
 
 ROOT_END = 0.99
@@ -56,27 +57,30 @@ class ShiftSchedule:
             raise UserError(f"{given} make no schedule: T must be at least 2, m between 0 and {ROOT_END}, p and kappa above 0")
 
     @cached_property
-    def _eta(self) -> Tensor:
+    def _eta(self) -> TimestepTable:
         """eta_0 = 0, eta_1, ..., eta_T."""
         etas = root_etas(T=self.T, m=self.m, p=self.p, kappa=self.kappa).square()
-        return torch.cat([torch.zeros(1, dtype=torch.float64, device="cpu"), etas])
+        return TimestepTable(torch.cat([torch.zeros(1, dtype=torch.float64, device="cpu"), etas]))
 
     def eta(self, t: int | Tensor) -> Tensor:
-        """Return eta_t in float64 on the CPU (not every device has that type): a scalar, or (B, 1, 1, 1) for (B,)."""
-        return self._eta[t] if isinstance(t, int) else self._eta[t.cpu()].reshape(-1, 1, 1, 1)
+        """Return eta_t in float64: a scalar, or (B,) for timesteps (B,), see :class:`~osediff_exp.diffusion.TimestepTable`."""
+        return self._eta[t]
 
     def diffuse(self, z_0: Tensor, y: Tensor, n: Tensor, t: int | Tensor) -> Tensor:
         """Return z_t = z_0 + eta_t e + kappa sqrt(eta_t) n, the marginal."""
         eta = self.eta(t)
-        return z_0 + eta.to(z_0) * (y - z_0) + (self.kappa * eta.sqrt()).to(z_0) * n
+        shift, spread = rounded_like(z_0, eta, self.kappa * eta.sqrt())
+        return z_0 + shift * (y - z_0) + spread * n
 
     def start(self, y: Tensor, n: Tensor) -> Tensor:
         """Return z_T = y + kappa sqrt(eta_T) n: there z_0 is unknown, and 1 - eta_T of the residual is left out (released code)."""
-        return y + (self.kappa * self.eta(self.T).sqrt()).to(y) * n
+        (spread,) = rounded_like(y, self.kappa * self.eta(self.T).sqrt())
+        return y + spread * n
 
     def scaled(self, z_t: Tensor, t: int | Tensor) -> Tensor:
         """Return the network's input z_t / sqrt(kappa^2 eta_t + 1): about the variance of a latent (released code)."""
-        return z_t / (self.kappa**2 * self.eta(t) + 1).sqrt().to(z_t)
+        (scale,) = rounded_like(z_t, (self.kappa**2 * self.eta(t) + 1).sqrt())
+        return z_t / scale
 
     def noise_in_scaled(self, t: int) -> float:
         """Return the standard deviation of the noise in :meth:`scaled` z_t: kappa sqrt(eta_t) / sqrt(kappa^2 eta_t + 1)."""
