@@ -9,7 +9,7 @@ from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
 from osediff_exp.cli.keys import all_keys, did_you_mean, dotted, exists, plain, value_at
 from osediff_exp.cli.messages import no_such_option
-from osediff_exp.cli.schema import EXPERIMENT_GROUP, HYDRA_TARGETS, NEEDED_GROUPS, SECOND_PLACES, TARGETS, is_open
+from osediff_exp.cli.schema import EXPERIMENT_GROUP, HYDRA_TARGETS, NEEDED_GROUPS, SECOND_PLACES, SINGLE_GROUPS, TARGETS, is_open
 from osediff_exp.cli.schema.relations import relation_problem
 from osediff_exp.cli.targets import foreign_problem, target_paths, target_problem
 from osediff_exp.cli.types import MISSING, value_problem
@@ -72,6 +72,10 @@ def _check_option(composer: Composer, override: Override) -> None:
         raise UserError(
             f"{override.input_line} leaves {key} out, which no run can do without: choose one of {', '.join(composer.options(key))}"
         )
+    if key in SINGLE_GROUPS and isinstance(value, list) and len(value) > 1:
+        names = [str(item) for item in value]
+        several = " (degradation=mixed takes several, see degradation.parts)" if key == "degradation" else ""
+        raise UserError(f"{override.input_line}: {key} is one option{several}; a sweep over them is -m {key}={','.join(names)}")
     if composer.is_group(key) and isinstance(value, list) and (odd := [item for item in value if not isinstance(item, str)]):
         raise UserError(no_such_option(key, str(odd[0]), composer.options(key)))
 

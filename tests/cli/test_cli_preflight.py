@@ -29,6 +29,7 @@ MISTAKES = [
     (["loss/terms=[mse,vds]"], ["no loss/terms", "Did you mean 'vsd'?"]),
     (["hydra/launcher=no_such"], ["no hydra/launcher", "basic"]),
     (["prompt=[]"], ["leaves prompt out", "choose one of "]),
+    (["degradation=[light,mixed]"], ["degradation is one option", "degradation=mixed takes several", "-m degradation=light,mixed"]),
     (["~prompt"], ["leaves prompt out"]),
     (["degradation=[]"], ["leaves degradation out"]),
     (["generator=[]"], ["leaves generator out"]),

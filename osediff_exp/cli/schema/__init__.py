@@ -32,6 +32,9 @@ SECOND_PLACES = {"val_degradation": "degradation"}
 NEEDED_GROUPS = frozenset({"backbone", "data", "degradation", "generator", "method", "optimizer", "prompt", "restorer", "trainer"})
 """Groups that are always chosen from: none of them may be left out."""
 
+SINGLE_GROUPS = frozenset({"backbone", "degradation", "generator", "method", "optimizer", "prompt"})
+"""Groups whose options each make one part: two of them in a list would be merged into one that nobody wrote."""
+
 LAUNCHER_PACKAGES = {
     "joblib": "hydra-joblib-launcher",
     "submitit_local": "hydra-submitit-launcher",
