@@ -54,6 +54,13 @@ def open_picture(file: Path | IO[bytes]) -> Iterator[ImageFile.ImageFile]:
         raise ValueError(f"damaged ({type(error).__name__}: {error})") from error
 
 
+def unidentified(path: Path) -> str:
+    """Return, in one clause, what ``path`` is that Pillow does not know: no image, or a TIFF of a kind that it does not read."""
+    with path.open("rb") as file:
+        tiff = file.read(4) in (b"II*\0", b"MM\0*")
+    return "a TIFF of a kind that is not read: save it with 8 or 16 bits a channel" if tiff else "not an image"
+
+
 def _judge(image: Image.Image) -> None:
     width, height = image.size
     megapixels, most = width * height / 1e6, max_megapixels()

@@ -14,7 +14,7 @@ from PIL import UnidentifiedImageError
 
 from osediff_exp.data.images import load_rgb
 from osediff_exp.errors import UserError, shown
-from osediff_exp.picture_header import open_picture
+from osediff_exp.picture_header import open_picture, unidentified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ def _complaint(path: Path, min_size: int, verify: Verify) -> str:
     except MemoryError:
         return "its pixels do not fit into memory"
     except UnidentifiedImageError:
-        return "not an image"
+        return unidentified(path)
     except Exception as error:  # Pillow's decoders raise many kinds (struct.error, SyntaxError, ...); each means a bad file here
         return "unreadable: " + " ".join(str(error).split())
     return ""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from osediff_exp.data.images import ORIENTATION
-from osediff_exp.picture_header import open_picture
+from osediff_exp.picture_header import open_picture, unidentified
 from osediff_exp.restoration.pictures import Picture, from_pil, to_pil
 
 _HOLDS_ALPHA = (".png", ".webp", ".tif", ".tiff")
@@ -45,7 +45,7 @@ def read_picture(path: Path) -> Picture:
             image.load()
             return from_pil(image)
     except UnidentifiedImageError as error:
-        raise ValueError("not an image") from error
+        raise ValueError(unidentified(path)) from error
 
 
 def write_picture(picture: Picture, path: Path) -> None:

@@ -194,6 +194,9 @@ def test_bad_files_are_told_apart(tmp_path: Path) -> None:
         read_picture(tmp_path / "text.png")
     with pytest.raises(ValueError, match="floating-point pixels"):
         read_picture(tmp_path / "float.tif")
+    assert cv2.imwrite(str(tmp_path / "colours.tif"), np.zeros((2, 2, 3), dtype=np.float32))
+    with pytest.raises(ValueError, match="a TIFF of a kind that is not read: save it with 8 or 16 bits"):
+        read_picture(tmp_path / "colours.tif")
     with pytest.raises(OSError, match=r"truncated|broken"):
         read_picture(tmp_path / "cut.png")
 
