@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.strategies import ParallelStrategy, SingleDeviceStrategy
 from tiny_parts import (
     largest_difference,
     make_data,
@@ -70,6 +73,24 @@ def test_two_accumulated_halves_are_the_whole_batch(backbone: Backbone, tmp_path
     assert largest_difference(trainable(whole), start) > 1e-3
     for key in ("train/loss", "train/mse", "train/vsd", "train/vsd_critic", "vsd/gap", "vsd/w"):
         assert halves.latest[key] == pytest.approx(whole.latest[key], rel=1e-3), key
+
+
+@pytest.mark.parametrize(("accumulate", "critic_updates", "apart"), [(1, 2, 0), (2, 1, 2), (3, 2, 8)])
+def test_ranks_exchange_gradients_once_an_update(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, critic_updates: int, apart: int
+) -> None:
+    """Two steps: in each round all micro-batches but the last keep their gradients apart."""
+    kept: list[bool] = []
+
+    @contextmanager
+    def without_exchange(strategy: ParallelStrategy) -> Iterator[None]:
+        kept.append(True)
+        yield
+
+    monkeypatch.setattr(SingleDeviceStrategy, "block_backward_sync", without_exchange, raising=False)
+    monkeypatch.setattr("osediff_exp.module.restoration_module.ParallelStrategy", SingleDeviceStrategy)
+    train(backbone, tmp_path, accumulate=accumulate, critic_updates=critic_updates, max_steps=2)
+    assert len(kept) == apart
 
 
 def test_critics_may_learn_more_often_than_the_generator(backbone: Backbone, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 from osediff_exp.models.attending import Attending, dot_product_attention
-from osediff_exp.models.lean_layers import group_norm, is_channels_last
-from osediff_exp.models.perceptual import BlurDownsample
+from osediff_exp.models.blur import BlurDownsample
+from osediff_exp.models.layouts import group_norm, is_channels_last
 
 FEW_PLACES = 640
 """Attention over at most so many places is differentiated faster in float32 (measured: 36, 144 and 576 of them; at 1,024 it is slower)."""
@@ -45,7 +45,7 @@ class PlanarGroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim == 4 and torch.is_grad_enabled() and is_channels_last(x):
+        if torch.is_grad_enabled() and is_channels_last(x):
             planes: Tensor = _Planes.apply(x)
             return super().forward(planes).contiguous(memory_format=torch.channels_last)
         return group_norm(x, self.weight, self.bias, self.num_groups, self.eps)

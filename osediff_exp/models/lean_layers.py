@@ -2,7 +2,8 @@
 
 A convolution keeps its input for the gradient of its weights, frozen ones too; pooling keeps a place of 64 bits for every maximum; a
 GroupNorm and its SiLU keep three maps (four with channels last), of which one, the norm's output, is cheap to compute again. In a frozen
-decoder that is more than half of all that is kept.
+decoder that is more than half of all that is kept. What they spend a little memory on is time: frozen weights are rounded once for mixed
+precision (:mod:`~osediff_exp.models.rounded_weights`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from osediff_exp.models.perceptual import BlurDownsample
+from osediff_exp.models.blur import BlurDownsample
+from osediff_exp.models.layouts import group_norm, is_channels_last
 from osediff_exp.models.rounded_weights import rounded
 
 WORTH = 1 << 18
@@ -23,7 +25,7 @@ WORTH = 1 << 18
 
 def lean_layers(*networks: nn.Module) -> None:
     """Let ``networks``, in place, keep less: frozen convolutions, maximum pooling and ST-LPIPS's blur on any device, residual blocks
-    (``ResnetBlock2D``) on a CPU; of maps that are worth it.
+    (``ResnetBlock2D``) on a CPU; of maps that are worth it. Frozen convolutions and linear layers round their weights once.
 
     Parameters stay the same objects. Blocks of another kind than Stable Diffusion's compute as before.
     """
@@ -159,22 +161,6 @@ def _sliding_max_backward(x: Tensor, found: Tensor, gradient: Tensor, size: int,
         gradient = gradient - here
     dx.narrow(dim, size - 1, places).add_(gradient)
     return dx
-
-
-FEW_PLACES = 1024
-"""Maps of fewer places are normed by PyTorch's kernel for channels last group by group, a few channels at a time: many times as slow."""
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Return whether x (B, C, h, w) lies in memory with channels last, and not at the same time with channels first."""
-    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-
-
-def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
-    """As ``torch.nn.functional.group_norm``, in the layout that is fast, and with the result in x's."""
-    if x.ndim == 4 and x.device.type == "cpu" and x.shape[2] * x.shape[3] < FEW_PLACES and is_channels_last(x):
-        return F.group_norm(x.contiguous(), groups, weight, bias, eps).contiguous(memory_format=torch.channels_last)
-    return F.group_norm(x, groups, weight, bias, eps)
 
 
 class LeanResnetBlock(ResnetBlock2D):

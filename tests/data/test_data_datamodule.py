@@ -276,3 +276,13 @@ def test_a_batchs_indices_stay_where_they_can_be_read(photos: Path, degradation:
     assert moved["lq"].device.type == "meta"
     assert moved["index"].tolist() == [7]
     assert moved["name"] == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_memory_is_page_locked_where_a_gpu_is_used(
+    photos: Path, degradation: Degradation, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    data = module(photos, degradation)
+    data.trainer.strategy.root_device = torch.device(kind)  # type: ignore[union-attr, misc]
+    assert data.train_dataloader().pin_memory == (kind == "cuda")

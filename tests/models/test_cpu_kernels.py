@@ -15,9 +15,10 @@ from osediff_exp.methods.base import Parts
 from osediff_exp.methods.osediff import OSEDiff
 from osediff_exp.models.attending import Attending
 from osediff_exp.models.backbone import Backbone, load_backbone
+from osediff_exp.models.blur import BlurDownsample
 from osediff_exp.models.cpu_kernels import PlanarGroupNorm, suit_cpu
 from osediff_exp.models.lora_layers import plain_lora
-from osediff_exp.models.perceptual import BlurDownsample, st_lpips_distance
+from osediff_exp.models.perceptual import st_lpips_distance
 from osediff_exp.tasks.benchmark.steps import OurStep
 
 SGD = partial(torch.optim.SGD, lr=0.05)

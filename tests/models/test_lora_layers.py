@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_parts import make_generator, wake_lora
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from osediff_exp.models import lora_layers
 from osediff_exp.models.backbone import Backbone
@@ -96,6 +97,27 @@ def test_mixed_precision_is_as_near_to_full_as_pefts(
     assert 0 < apart(found, expected) < 1.5 * apart(pefts, expected) + 1e-3
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert apart([network(x).float()], expected[:1]) < 2**-7
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 8, bias=False), nn.Conv2d(3, 8, 1, bias=False)], ids=["linear", "conv"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_second_product_and_the_sum_are_one_call_where_maps_lie_for_it(
+    layer: nn.Linear | nn.Conv2d, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    maps = isinstance(layer, nn.Conv2d)
+    y, u = (torch.randn(2, c, 4, 5).to(memory_format=layout) if maps else torch.randn(2, 7, c) for c in (8, 3))
+    y.requires_grad_()
+    u.requires_grad_()
+    with profile(activities=[ProfilerActivity.CPU]) as calls:
+        found = lora_layers._plus(y, u, layer, 0.5)
+    expected = y + 0.5 * layer(u)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert found.stride() == expected.stride()
+    assert ("aten::addmm" in {call.name for call in calls.events()}) == (not maps or layout == torch.channels_last)  # type: ignore[union-attr]
+    weights = torch.randn(found.shape)
+    both = (torch.autograd.grad((result * weights).sum(), [y, u, layer.weight]) for result in (found, expected))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*both, strict=True))
 
 
 def test_an_update_below_what_bf16_resolves_is_right_on_average() -> None:

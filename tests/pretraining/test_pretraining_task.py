@@ -102,3 +102,11 @@ def test_a_folder_without_a_whole_vae_is_one_clear_line(tmp_path: Path, change: 
 def test_a_wrong_path_of_the_vae_is_told_before_anything_starts() -> None:
     with pytest.raises(UserError, match=r"pretrain\.vae=/nowhere/vae: there is no such file or folder"):
         check_inputs(configuration("stage=prior", "pretrain.vae=/nowhere/vae"))
+
+
+@pytest.mark.parametrize(("accelerator", "kind"), [("cpu", "cpu"), ("auto", "cuda"), ("gpu", "cuda"), ("cuda", "cuda"), ("mps", "cpu")])
+def test_photos_are_encoded_where_the_training_will_be(monkeypatch: pytest.MonkeyPatch, accelerator: str, kind: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pretrain._encoding_device(accelerator).type == kind
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pretrain._encoding_device(accelerator).type == "cpu"
